@@ -1,1 +1,1 @@
-"""measure"""
+"""Metrics, round trips and pictures that show them."""

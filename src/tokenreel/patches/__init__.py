@@ -1,1 +1,1 @@
-"""patches"""
+"""Pixels to patches and back; exact, and with no learning except ``embed``."""

@@ -1,0 +1,180 @@
+"""Video to tokens and tokens to video, by any tokenizer, streaming."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from einops import rearrange
+
+from ..errors import InputError
+from ..media.frames import Selection
+from ..media.pixels import to_frames, to_video
+from ..media.read import Frame, open_media
+from ..media.write import open_writer
+from ..tokenizers import Tokenizer, load
+from ..tokenizers.base import check_fingerprint
+from ..tokens.file import TokenFile, TokenHeader, TokenWriter
+from ..types import Tokens
+from .ahead import ahead
+from .progress import Progress, silent
+
+__all__ = ["Encoded", "decode_file", "encode_file"]
+
+_CHUNK_BYTES = 24 << 20  # of frames handed to the tokenizer at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """What was written."""
+
+    path: Path
+    header: TokenHeader
+    num_tokens: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        frames, height, width = self.header.size
+        bits = self.num_tokens * float(np.log2(self.header.codebook_size))
+        return {
+            "path": str(self.path),
+            "tokenizer": self.header.tokenizer,
+            "tokens": self.num_tokens,
+            "codebook_size": self.header.codebook_size,
+            "grid": [self.header.grid.t, self.header.grid.h, self.header.grid.w],
+            "frames": frames,
+            "height": height,
+            "width": width,
+            "fps": self.header.fps,
+            "bits_per_pixel": round(bits / (frames * height * width), 6),
+            "bytes": self.path.stat().st_size,
+        }
+
+
+def encode_file(
+    video: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    tokenizer: str | Tokenizer = "raw",
+    selection: Selection | None = None,
+    size: int | tuple[int, int] | str | None = None,
+    caption: str | None = None,
+    progress: Progress = silent,
+) -> Encoded:
+    """Write the tokens of a video's chosen frames as a ``.tokens`` file; memory does not grow with length.
+
+    Raises:
+        InputError: the video cannot be read, the tokenizer is unknown, or the output cannot be written.
+    """
+    if Path(output).suffix != ".tokens":
+        raise InputError(f"the token file must end in .tokens, got {os.fspath(output)}")
+    coder = load(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    meta: dict[str, Any] = {"source": Path(video).name, "tokenizer_config": coder.config}
+    if caption is not None:
+        meta["caption"] = caption
+    times: list[float] = []
+    with open_media(video, selection, size=size) as reader, TokenWriter(output) as writer:
+        stream, written = coder.encoder(), 0
+        total = reader.estimated_frames()
+        for frames in _chunks(ahead(reader), coder.patch_size[0], times):
+            for part in stream.push(_video(frames, coder)):
+                written = _append(writer, part, times, written, meta)
+            progress(len(times), total)
+        for part in stream.finish():
+            written = _append(writer, part, times, written, meta)
+        writer.set(fps=reader.rate(np.array(times)))
+    assert writer.header is not None
+    return Encoded(path=writer.path, header=writer.header, num_tokens=writer.num_tokens)
+
+
+def decode_file(
+    tokens: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    tokenizer: str | Tokenizer | None = None,
+    lossless: bool = False,
+    quality: int = 85,
+    progress: Progress = silent,
+) -> tuple[Path, int]:
+    """Write the video that a token file stands for; returns the path and the number of frames.
+
+    Args:
+        tokenizer: by default the one that the file names, with the configuration that it names.
+
+    Raises:
+        InputError: a file cannot be read, or the tokens were made by another tokenizer.
+    """
+    opened = TokenFile(tokens)
+    coder = tokenizer_of(opened) if tokenizer is None else load(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    total, done, start = opened.header.size[0], 0, None
+    with open_writer(output, fps=opened.header.fps or 25.0, lossless=lossless, quality=quality) as writer:
+        for frames, pts in _decoded(opened, coder):
+            for index, frame in enumerate(frames):
+                if pts is not None and start is None:
+                    start = float(pts[0])
+                writer.write(frame, None if pts is None else float(pts[index]) - (start or 0.0))
+                done += 1
+                progress(done, total)
+    return writer.path, done
+
+
+def tokenizer_of(opened: TokenFile) -> Tokenizer:
+    """The tokenizer that a token file names, checked against its fingerprint."""
+    from ..tokenizers import TOKENIZERS
+
+    header = opened.header
+    family, config = TOKENIZERS.get(header.tokenizer), header.meta.get("tokenizer_config")
+    if family is None or not isinstance(config, dict):
+        raise InputError(
+            f"{opened.path} was made by {header.tokenizer!r}, which is not known here; name it: --tokenizer PATH"
+        )
+    return family.from_config(config)
+
+
+def _decoded(
+    opened: TokenFile, coder: Tokenizer
+) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64] | None]]:
+    pt = coder.patch_size[0]
+    pixel_bytes = opened.header.size[1] * opened.header.size[2] * 3
+    steps = max(1, _CHUNK_BYTES // (pixel_bytes * pt))
+    stream, given = coder.decoder(), 0
+    for part in opened.slabs(steps, first_frames=coder.first_frames, step_frames=pt):
+        check_fingerprint(coder, part)
+        for frames in map(_frames, stream.push(part)):
+            yield frames, None if opened.pts_seconds is None else opened.pts_seconds[given : given + len(frames)]
+            given += len(frames)
+    for frames in map(_frames, stream.finish()):
+        yield frames, None if opened.pts_seconds is None else opened.pts_seconds[given : given + len(frames)]
+        given += len(frames)
+
+
+def _chunks(frames: Iterator[Frame], multiple: int, times: list[float]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Stacks of frames, about ``_CHUNK_BYTES`` each and a multiple of ``multiple`` long; appends to ``times``."""
+    held: list[npt.NDArray[np.uint8]] = []
+    for frame in frames:
+        held.append(frame.pixels_HWC)
+        times.append(frame.pts_seconds)
+        if len(held) % multiple == 0 and sum(f.nbytes for f in held) >= _CHUNK_BYTES:
+            yield np.stack(held)
+            held = []
+    if held:
+        yield np.stack(held)
+
+
+def _video(frames_THWC: npt.NDArray[np.uint8], coder: Tokenizer) -> Any:
+    return rearrange(frames_THWC, "T H W C -> C T H W") if coder.pixels == "uint8" else to_video(frames_THWC)
+
+
+def _frames(video_CTHW: Any) -> npt.NDArray[np.uint8]:
+    return rearrange(video_CTHW, "C T H W -> T H W C") if isinstance(video_CTHW, np.ndarray) else to_frames(video_CTHW)
+
+
+def _append(writer: TokenWriter, part: Tokens, times: list[float], written: int, meta: dict[str, Any]) -> int:
+    count = part.size[0]
+    writer.append(replace(part, pts_seconds=np.array(times[written : written + count]), meta=meta))
+    return written + count

@@ -1,0 +1,95 @@
+"""Encoders that go through Pillow: animated WebP and PNG, still pictures, and folders of png."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..errors import MediaError
+
+__all__ = ["AnimationEncoder", "FolderEncoder"]
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class AnimationEncoder:
+    """Animated WebP or PNG; one frame gives a still picture. Pillow wants all frames, so they are held in memory."""
+
+    def __init__(self, path: Path, suffix: str, *, fps: float, lossless: bool, quality: int) -> None:
+        self._path = path
+        self._format = "WEBP" if suffix == ".webp" else "PNG"
+        self._options: dict[str, Any] = (
+            {"lossless": lossless, "quality": 60 if lossless else quality, "method": 3}
+            if suffix == ".webp"
+            else {"compress_level": 6}
+        )
+        self._period_ms = 1000 / fps
+        self._images: list[Image.Image] = []
+        self._times: list[float] = []
+
+    def add(self, pixels_HWC: Pixels, pts_seconds: float) -> None:
+        """Keep one frame."""
+        self._images.append(Image.fromarray(pixels_HWC.copy()))
+        self._times.append(pts_seconds * 1000)
+
+    def finish(self) -> None:
+        """Encode all frames."""
+        more: dict[str, Any] = {}
+        if len(self._images) > 1:
+            ends = np.rint([*self._times[1:], self._times[-1] + self._period_ms])
+            durations = np.maximum(1, np.diff(np.concatenate([[np.rint(self._times[0])], ends]))).astype(int).tolist()
+            more = {"save_all": True, "append_images": self._images[1:], "duration": durations, "loop": 0}
+        try:
+            self._images[0].save(self._path, format=self._format, **self._options, **more)
+        except OSError as error:
+            raise MediaError(f"the picture could not be written: {error}") from error
+
+    def abandon(self) -> None:
+        """Nothing is open."""
+
+
+class FolderEncoder:
+    """One png a frame, named by number, compressed on two threads; ``times.json`` holds the seconds of each."""
+
+    _WAITING = 16  # frames in flight, which bounds memory
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._times: list[float] = []
+        self._pool = ThreadPoolExecutor(2)
+        self._jobs: list[Future[None]] = []
+
+    def add(self, pixels_HWC: Pixels, pts_seconds: float) -> None:
+        """Hand one frame to the threads."""
+        if len(self._jobs) >= self._WAITING:
+            self._done(self._jobs.pop(0))
+        name = self._folder / f"{len(self._times):06d}.png"
+        self._jobs.append(self._pool.submit(_save_png, pixels_HWC.copy(), name))
+        self._times.append(pts_seconds)
+
+    def finish(self) -> None:
+        """Wait for all frames and write their times."""
+        for job in self._jobs:
+            self._done(job)
+        self._pool.shutdown()
+        (self._folder / "times.json").write_text(json.dumps({"pts_seconds": self._times}))
+
+    def abandon(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _done(self, job: Future[None]) -> None:
+        try:
+            job.result()
+        except OSError as error:
+            raise MediaError(f"a frame could not be written: {error}") from error
+
+
+def _save_png(pixels: Pixels, path: Path) -> None:
+    Image.fromarray(pixels).save(path, compress_level=3)
