@@ -9,7 +9,7 @@
     │   └── MismatchError                          two things that do not belong together (fingerprint, size, codebook)
     └── MissingExtraError           (ImportError)  an optional package is not installed; the text holds the install line
 
-    TokenReelWarning                (UserWarning)  the work went on, but the user should know (cut-off file, tone-mapped HDR)
+    TokenReelWarning                (UserWarning)  the work went on, but the result is not the usual one (cut-off file)
 
 Messages say what was wrong, which value came, and what to do, in one sentence.
 """

@@ -20,7 +20,7 @@ PatchSize = tuple[int, int, int]
 """A block of pixels ``(pt, ph, pw)``; ``pt = 1`` for images."""
 
 Layout = Literal["grid", "queries", "bytes"]
-"""``grid``: one id a grid cell, row-major (t, h, w). ``queries``: 1-D tokens. ``bytes``: raw pixel bytes in patch order."""
+"""``grid``: one id a cell, row-major (t, h, w). ``queries``: 1-D tokens. ``bytes``: raw pixels in patch order."""
 
 
 def smallest_unsigned(codebook_size: int) -> np.dtype[Any]:
@@ -109,7 +109,7 @@ class Clip:
     @property
     def num_frames(self) -> int:
         """T."""
-        return self.frames_THWC.shape[0]
+        return len(self.frames_THWC)
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -132,7 +132,7 @@ class Tokens:
     """The ids of one clip and what is needed to read them.
 
     Attributes:
-        ids_L: (L,) in the smallest unsigned dtype that holds ``codebook_size`` (any unsigned dtype is taken and narrowed).
+        ids_L: (L,) in the smallest unsigned dtype that holds ``codebook_size`` (any integers are taken and narrowed).
         layout: ``grid`` (L = t*h*w), ``queries`` (1-D tokens) or ``bytes`` (pixel bytes in patch order).
         grid: counts of patches, padding included.
         size: (T, H, W) of the clip in pixels, padding excluded.

@@ -1,1 +1,1 @@
-"""cli"""
+"""The command line: one file a command group, one short function a command; no logic."""

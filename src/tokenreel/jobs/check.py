@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MismatchError
-from ..measure.psnr import squared_error
-from ..media.frames import Selection
-from ..media.pixels import to_float
-from ..media.read import open_media
+from tokenreel.errors import InputError, MismatchError
+from tokenreel.measure.psnr import squared_error
+from tokenreel.media.frames import Selection
+from tokenreel.media.pixels import to_float
+from tokenreel.media.read import open_media
+
 from .ahead import ahead
 from .progress import Progress, silent
 from .sequence import PatchSequence

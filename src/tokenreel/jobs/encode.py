@@ -12,19 +12,20 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-from ..errors import InputError
-from ..media.frames import Selection
-from ..media.pixels import to_frames, to_video
-from ..media.read import Frame, open_media
-from ..media.write import open_writer
-from ..tokenizers import Tokenizer, load
-from ..tokenizers.base import check_fingerprint
-from ..tokens.file import TokenFile, TokenHeader, TokenWriter
-from ..types import Tokens
+from tokenreel.errors import InputError
+from tokenreel.media.frames import Selection
+from tokenreel.media.pixels import to_frames, to_video
+from tokenreel.media.read import Frame, open_media
+from tokenreel.media.write import open_writer
+from tokenreel.tokenizers import Tokenizer, load
+from tokenreel.tokenizers.base import check_fingerprint
+from tokenreel.tokens.file import TokenFile, TokenHeader, TokenWriter
+from tokenreel.types import Tokens
+
 from .ahead import ahead
 from .progress import Progress, silent
 
-__all__ = ["Encoded", "decode_file", "encode_file"]
+__all__ = ["Encoded", "decode_file", "decoded_frames", "encode_file", "tokenizer_of"]
 
 _CHUNK_BYTES = 24 << 20  # of frames handed to the tokenizer at once
 
@@ -113,7 +114,7 @@ def decode_file(
     coder = tokenizer_of(opened) if tokenizer is None else load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     total, done, start = opened.header.size[0], 0, None
     with open_writer(output, fps=opened.header.fps or 25.0, lossless=lossless, quality=quality) as writer:
-        for frames, pts in _decoded(opened, coder):
+        for frames, pts in decoded_frames(opened, coder):
             for index, frame in enumerate(frames):
                 if pts is not None and start is None:
                     start = float(pts[0])
@@ -125,7 +126,7 @@ def decode_file(
 
 def tokenizer_of(opened: TokenFile) -> Tokenizer:
     """The tokenizer that a token file names, checked against its fingerprint."""
-    from ..tokenizers import TOKENIZERS
+    from tokenreel.tokenizers import TOKENIZERS
 
     header = opened.header
     family, config = TOKENIZERS.get(header.tokenizer), header.meta.get("tokenizer_config")
@@ -136,9 +137,10 @@ def tokenizer_of(opened: TokenFile) -> Tokenizer:
     return family.from_config(config)
 
 
-def _decoded(
+def decoded_frames(
     opened: TokenFile, coder: Tokenizer
 ) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64] | None]]:
+    """The frames that a token file stands for, uint8 (T', H, W, 3) part by part, each with its times if there are."""
     pt = coder.patch_size[0]
     pixel_bytes = opened.header.size[1] * opened.header.size[2] * 3
     steps = max(1, _CHUNK_BYTES // (pixel_bytes * pt))

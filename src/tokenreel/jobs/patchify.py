@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..media.frames import Selection
-from ..media.read import open_media
-from ..media.write import open_writer
+from tokenreel.errors import InputError
+from tokenreel.media.frames import Selection
+from tokenreel.media.read import open_media
+from tokenreel.media.write import open_writer
+
 from .ahead import ahead
 from .progress import Progress, silent
 from .sequence import PatchSequence, SequenceConfig, SequenceHeader, SequenceWriter

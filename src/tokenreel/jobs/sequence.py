@@ -19,13 +19,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FormatError, InputError
-from ..media.pixels import from_float, to_float
-from ..patches.patchify import patchify, unpatchify
-from ..patches.positions import index_positions, sincos_of
-from ..patches.project import LinearProjection
-from ..tokens.tensors import TensorReader, TensorWriter
-from ..types import Grid, PatchSize, check_patch_size
+from tokenreel.errors import FormatError, InputError
+from tokenreel.media.pixels import from_float, to_float
+from tokenreel.patches.patchify import patchify, unpatchify
+from tokenreel.patches.positions import index_positions, sincos_of
+from tokenreel.patches.project import LinearProjection
+from tokenreel.tokens.tensors import TensorReader, TensorWriter
+from tokenreel.types import Grid, PatchSize, check_patch_size
 
 __all__ = ["FORMAT", "VERSION", "PatchSequence", "SequenceConfig", "SequenceWriter"]
 

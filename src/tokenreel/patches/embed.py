@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..types import PatchSize, check_patch_size
+from tokenreel.errors import InputError
+from tokenreel.types import PatchSize, check_patch_size
 
 __all__ = ["PatchEmbed", "TubeletEmbed", "uniform_frames"]
 
@@ -56,7 +56,7 @@ class TubeletEmbed(nn.Module):
 
         ``central``: the image weights at frame floor(pt / 2), zero elsewhere; ``average``: at all frames, over pt.
         """
-        pt, ph, pw = self.patch_size
+        pt = self.patch_size[0]
         dim, values = self.proj.weight.shape
         if weight_DP.shape != (dim, values // pt):
             raise InputError(f"expected image weights of shape {(dim, values // pt)}, got {tuple(weight_DP.shape)}")
@@ -83,7 +83,7 @@ class PatchEmbed(TubeletEmbed):
 
 
 def uniform_frames(video_BCTHW: Tensor, count: int) -> Tensor:
-    """(B, C, T, H, W) -> (B, C, count, H, W): the middle frame of each of ``count`` equal parts (ViViT, section 3.2)."""
+    """(B, C, T, H, W) -> (B, C, count, H, W): the middle frame of each of ``count`` equal parts (ViViT, 3.2)."""
     total = video_BCTHW.shape[2]
     if count < 1:
         raise InputError(f"uniform frame sampling needs at least 1 frame, got {count}")

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-from ..errors import InputError
-from ..types import Grid, PatchSize, check_patch_size
+from tokenreel.errors import InputError
+from tokenreel.types import Grid, PatchSize, check_patch_size
 
 if TYPE_CHECKING:
     import torch

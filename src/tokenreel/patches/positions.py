@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..types import Grid
+from tokenreel.errors import InputError
+from tokenreel.types import Grid
 
 __all__ = ["index_positions", "sincos_1d", "sincos_2d", "sincos_3d", "sincos_of"]
 

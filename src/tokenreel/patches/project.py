@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from tokenreel.errors import InputError
 
 __all__ = ["LinearProjection"]
 
@@ -35,7 +35,8 @@ class LinearProjection:
         """Equal seed, equal weights (to the rounding of LAPACK; the file keeps the weights themselves)."""
         if dim < 1:
             raise InputError(f"dim must be at least 1, got {dim}")
-        tall = np.random.default_rng(seed).standard_normal((max(dim, patch_values), min(dim, patch_values)))
+        shape = (max(dim, patch_values), min(dim, patch_values))
+        tall = np.random.default_rng(seed).standard_normal(shape, np.float32)
         q, r = np.linalg.qr(tall)
         q *= np.sign(np.diag(r))  # without the sign Q is not uniformly distributed
         weight = q if dim >= patch_values else q.T
@@ -43,13 +44,16 @@ class LinearProjection:
 
     def embed(self, values_LP: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """(L, P) float -> (L, D)."""
-        return np.asarray(values_LP, np.float32) @ self.weight_DP.T + self.bias_D
+        embedded = np.asarray(values_LP, np.float32) @ self.weight_DP.T + self.bias_D
+        return embedded.astype(np.float32, copy=False)
 
     def invert(self, vectors_LD: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """(L, D) -> (L, P): the least-squares inverse, which for orthonormal weights is the transpose."""
-        return (np.asarray(vectors_LD, np.float32) - self.bias_D) @ self.weight_DP
+        values = (np.asarray(vectors_LD, np.float32) - self.bias_D) @ self.weight_DP
+        return values.astype(np.float32, copy=False)
 
     @property
     def is_invertible(self) -> bool:
         """True if no information is lost but to rounding (D >= P)."""
-        return self.weight_DP.shape[0] >= self.weight_DP.shape[1]
+        dim, values = self.weight_DP.shape
+        return bool(dim >= values)

@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from ..errors import FormatError, InputError
+from tokenreel.errors import FormatError, InputError
+
 from .base import Tokenizer
 from .raw import RawTokenizer
 

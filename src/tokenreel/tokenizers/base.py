@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MismatchError
-from ..types import PatchSize, Tokens
+from tokenreel.errors import MismatchError
+from tokenreel.types import PatchSize, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -60,21 +60,33 @@ class Tokenizer(Protocol):
         fingerprint: SHA-256 over configuration and weights; tokens of another fingerprint are refused.
     """
 
-    name: str
-    pixels: Literal["float", "uint8"]
+    @property
+    def name(self) -> str:
+        """Key in ``TOKENIZERS``."""
 
     @property
-    def patch_size(self) -> PatchSize: ...
+    def pixels(self) -> Literal["float", "uint8"]:
+        """What ``encode`` reads and ``decode`` gives."""
+
+    @property
+    def patch_size(self) -> PatchSize:
+        """(pt, ph, pw)."""
+
     @property
     def first_frames(self) -> int:
         """Frames that the first step of the grid stands for: 1 where the first frame is coded alone, else pt."""
 
     @property
-    def codebook_size(self) -> int: ...
+    def codebook_size(self) -> int:
+        """K."""
+
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Hexadecimal text."""
+
     @property
-    def config(self) -> dict[str, Any]: ...
+    def config(self) -> dict[str, Any]:
+        """What defines it, as plain JSON values."""
 
     def encode(self, videos: Sequence[Any]) -> list[Tokens]:
         """Videos (C, T, H, W), sizes may differ -> one Tokens a video, in order."""

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-from ..errors import InputError, MismatchError
-from ..files import whole_directory
-from ..patches.patchify import patchify, unpatchify
-from ..types import Grid, PatchSize, Tokens, check_patch_size
+from tokenreel.errors import InputError, MismatchError
+from tokenreel.files import whole_directory
+from tokenreel.patches.patchify import patchify, unpatchify
+from tokenreel.types import Grid, PatchSize, Tokens, check_patch_size
+
 from .base import check_fingerprint, fingerprint_of
 
 __all__ = ["RawTokenizer"]
@@ -36,7 +37,7 @@ class RawTokenizer:
 
     patch_size: PatchSize = (1, 16, 16)
     name: ClassVar[str] = "raw"
-    pixels: ClassVar[Literal["uint8"]] = "uint8"
+    pixels: ClassVar[Literal["float", "uint8"]] = "uint8"
     codebook_size: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
@@ -169,7 +170,7 @@ def _frames(video_CTHW: Any) -> npt.NDArray[np.uint8]:
     frames = rearrange(array, "C T H W -> T H W C")
     if frames.dtype == np.uint8:
         return frames
-    from ..media.pixels import from_float
+    from tokenreel.media.pixels import from_float
 
     if not np.isfinite(frames).all():
         raise InputError("the video holds pixels that are not finite (NaN or infinity)")

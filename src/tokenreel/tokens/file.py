@@ -19,8 +19,9 @@ from typing import Any, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FormatError, InputError, MismatchError
-from ..types import Grid, Layout, Tokens, smallest_unsigned
+from tokenreel.errors import FormatError, InputError, MismatchError
+from tokenreel.types import Grid, Layout, Tokens, smallest_unsigned
+
 from .tensors import TensorReader, TensorWriter
 
 __all__ = ["FORMAT", "VERSION", "TokenFile", "TokenWriter", "load", "save"]

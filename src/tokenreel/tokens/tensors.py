@@ -18,8 +18,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import FormatError, InputError
-from ..files import whole_file
+from tokenreel.errors import FormatError, InputError
+from tokenreel.files import whole_file
 
 __all__ = ["TensorReader", "TensorWriter"]
 
@@ -150,7 +150,7 @@ class _Part:
 
 
 def _write_all(file: Any, array: npt.NDArray[Any]) -> int:
-    view = memoryview(array.reshape(-1).view(np.uint8))
+    view = array.reshape(-1).view(np.uint8).data
     while view:
         view = view[file.write(view) :]
     return array.nbytes
@@ -175,9 +175,9 @@ class TensorReader:
         try:
             with safe_open(str(self.path), framework="numpy"):
                 pass
-            self._file = self.path.open("rb")
-            length = int.from_bytes(self._file.read(8), "little")
-            header: dict[str, Any] = json.loads(self._file.read(length))
+            with self.path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header: dict[str, Any] = json.loads(file.read(length))
         except FileNotFoundError:
             raise FormatError(f"{self.path} does not exist; check the name") from None
         except (SafetensorError, OSError, ValueError) as error:
@@ -209,10 +209,10 @@ class TensorReader:
             raise InputError(f"rows {start} to {stop} of {name} are not among its {total}")
         dtype = self.dtype(name)
         row_items = int(np.prod(rest, dtype=np.int64))
-        array = np.empty((stop - start) * row_items, dtype)
-        self._file.seek(self._start + self._entry(name)["data_offsets"][0] + start * row_items * dtype.itemsize)
-        if self._file.readinto(array.view(np.uint8)) != array.nbytes:
-            raise FormatError(f"{self.path} ends inside the tensor {name!r}; the file is cut off")
+        offset = self._start + self._entry(name)["data_offsets"][0] + start * row_items * dtype.itemsize
+        array = np.fromfile(self.path, dtype, (stop - start) * row_items, offset=offset)
+        if array.size != (stop - start) * row_items:
+            raise FormatError(f"{self.path} ends inside the tensor {name!r}; it changed while it was read")
         return array.reshape(stop - start, *rest)
 
     def whole(self, name: str) -> npt.NDArray[Any]:
@@ -248,5 +248,5 @@ class TensorReader:
             raise FormatError(f"{self.path} does not say its version; it is damaged")
         if int(text) > version:
             raise FormatError(
-                f"{self.path} has version {text} of {name}; this tokenreel reads up to {version}: pip install -U tokenreel"
+                f"{self.path} has version {text} of {name}; this tokenreel reads up to {version}; upgrade it"
             )

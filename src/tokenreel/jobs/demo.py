@@ -1,0 +1,129 @@
+"""The tour: one clip through everything that works, with the files and one picture left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenreel.errors import TokenReelError
+from tokenreel.jobs.check import check_file
+from tokenreel.jobs.encode import decode_file, encode_file
+from tokenreel.jobs.patchify import Patchified, patchify_file, restore_file
+from tokenreel.jobs.sequence import PatchSequence, SequenceConfig
+from tokenreel.jobs.sheet import save_picture, tour_picture
+from tokenreel.media.frames import Selection, uniform_indices
+from tokenreel.media.read import open_media
+from tokenreel.samples import SAMPLE_CLIP
+
+__all__ = ["Step", "demo_steps"]
+
+_SHOWN = 4
+_MOST_FRAMES = 150
+_MOST_PIXELS = 640 * 360
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the tour: what it did, in words and in numbers."""
+
+    name: str
+    sentence: str
+    seconds: float
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def demo_steps(
+    video: str | os.PathLike[str] | None,
+    output: str | os.PathLike[str],
+    *,
+    bar: Callable[[str], AbstractContextManager[Any]],
+) -> Iterator[Step]:
+    """Run the tour, giving each step as it is done. Long or large videos are cut to 150 frames of 640x360 or so.
+
+    Raises:
+        TokenReelError: the video cannot be read, or a step that must be exact is not.
+    """
+    source, folder = Path(video) if video is not None else SAMPLE_CLIP, Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    sequence, embedded = folder / "patches.safetensors", folder / "embedded.safetensors"
+
+    start = time.perf_counter()
+    with open_media(source) as reader:
+        info = reader.info
+    side = None
+    if info.height * info.width > _MOST_PIXELS:
+        side = max(16, round((_MOST_PIXELS * min(info.height, info.width) / max(info.height, info.width)) ** 0.5))
+    selection = Selection(max_frames=_MOST_FRAMES)
+    rate = f" at {info.fps:g} fps" if info.fps else ""
+    yield _step(
+        "read", f"{source.name}: {info.kind}, {info.codec} {info.width}x{info.height}{rate}, {info.colour}", start
+    )
+
+    start = time.perf_counter()
+    with bar("patchify") as progress:
+        plain = patchify_file(source, sequence, SequenceConfig(), selection, size=side, progress=progress)
+    grid = plain.header.grid
+    text = f"{grid.num_cells} patches of 16x16, grid {grid}, {sequence.name} {sequence.stat().st_size / 1e6:.1f} MB"
+    yield _step("patchify", text, start, patches=grid.num_cells, frames=plain.header.size[0])
+
+    start = time.perf_counter()
+    with bar("check") as progress:
+        checked = check_file(sequence, source, progress=progress)
+    if not checked.exact:
+        raise TokenReelError(
+            f"the patches of {source} are not exact ({checked.psnr_db} dB): this is a fault of tokenreel"
+        )
+    yield _step("check", f"exact: all {len(checked.squared_errors)} frames, bit for bit", start, exact=checked.exact)
+
+    start = time.perf_counter()
+    config = SequenceConfig(embed="linear", dim=768, position="sincos", dtype="float32")
+    with bar("embed") as progress:
+        patchify_file(source, embedded, config, Selection(uniform=_SHOWN), size=side, progress=progress)
+        error = check_file(embedded, source).embedding_error or 0.0
+    text = f"{_SHOWN} frames as vectors of 768 with sin-cos positions; inverted again within {error:.1e}"
+    yield _step("embed", text, start, embedding_error=error)
+
+    start = time.perf_counter()
+    with bar("tokens") as progress:
+        encoded = encode_file(source, folder / "clip.tokens", selection=selection, size=side, progress=progress)
+        decode_file(encoded.path, folder / "decoded.mkv", progress=progress)
+    values = encoded.as_json()
+    text = f"{values['tokens']} raw tokens of 256 codes in clip.tokens; decoded to decoded.mkv, lossless"
+    yield _step("tokens", text, start, tokens=values["tokens"])
+
+    start = time.perf_counter()
+    with bar("restore") as progress:
+        path, frames = restore_file(sequence, folder / "restored.mp4", progress=progress)
+    yield _step("restore", f"{path.name}: {frames} frames, {path.stat().st_size / 1e3:.0f} kB of H.264", start)
+
+    start = time.perf_counter()
+    picture = _picture(source, sequence, plain, folder, [info.name, f"embedding inverted within {error:.1e}"])
+    yield _step("picture", f"{picture}: look at this first", start, picture=str(picture), folder=str(folder))
+
+
+def _step(name: str, sentence: str, start: float, **values: Any) -> Step:
+    return Step(name, sentence, time.perf_counter() - start, values)
+
+
+def _picture(source: Path, sequence: Path, plain: Patchified, folder: Path, notes: list[str]) -> Path:
+    header = plain.header
+    frames, height, width = header.size
+    wanted = set(uniform_indices(frames, min(_SHOWN, frames)).tolist())
+    restored = [frame.copy() for index, frame in enumerate(PatchSequence(sequence).frames()) if index in wanted]
+    size = None if header.reading["size"] is None else (height, width)
+    with open_media(source, Selection(max_frames=frames), size=size) as reader:
+        originals = [frame.pixels_HWC.copy() for index, frame in enumerate(reader) if index in wanted]
+    assert all(np.array_equal(a, b) for a, b in zip(originals, restored))
+    facts = [
+        f"{Path(notes[0]).name}: {frames} frames {width}x{height} -> {header.grid.num_cells} patches of "
+        f"{header.config.width} values, grid {header.grid}",
+        f"restored from the patches: exact, bit for bit; linear {notes[1]} (range [-1, 1])",
+    ]
+    return save_picture(tour_picture(originals, restored, header.config.patch_size, facts), folder / "demo.png")

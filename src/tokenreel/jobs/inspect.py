@@ -1,0 +1,145 @@
+"""What is in a file: any file of ours, a tokenizer's folder, or a picture or video."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokenreel.errors import FormatError, InputError
+from tokenreel.jobs.sequence import FORMAT as SEQUENCE_FORMAT
+from tokenreel.jobs.sequence import PatchSequence
+from tokenreel.media.frames import Selection, uniform_indices
+from tokenreel.media.read import open_media
+from tokenreel.tokens.file import FORMAT as TOKENS_FORMAT
+from tokenreel.tokens.file import TokenFile
+from tokenreel.tokens.tensors import TensorReader
+
+__all__ = ["inspect_file", "sheet_of"]
+
+Pixels = npt.NDArray[np.uint8]
+_THUMBNAILS = 12
+
+
+def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Facts about one file, as plain JSON values; ``kind`` says what it is.
+
+    Raises:
+        InputError: the file is missing, damaged, or nothing that tokenreel knows.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    facts = {"tokens": _tokens_facts, "patches": _patches_facts, "media": _media_facts}[kind](path)
+    return {"file": str(path), "kind": kind, **facts, "bytes": path.stat().st_size}
+
+
+def sheet_of(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
+    """Write a sheet of up to twelve frames, evenly spread, of a video, a patch sequence or a token file."""
+    from tokenreel.jobs.sheet import contact_sheet, save_picture
+
+    if Path(output).suffix.lower() != ".png":
+        raise InputError(f"the picture must be a .png file, got {os.fspath(output)}")
+    path = Path(path)
+    frames = list({"tokens": _tokens_frames, "patches": _patches_frames, "media": _media_frames}[_kind(path)](path))
+    labels = [label for label, _ in frames]
+    return save_picture(contact_sheet([pixels for _, pixels in frames], labels), output)
+
+
+def _kind(path: Path) -> str:
+    """By content: our own formats are safetensors files that say their format."""
+    if not path.is_file():
+        what = "is a folder that holds nothing of ours" if path.is_dir() else "does not exist; check the name"
+        raise InputError(f"{path} {what}")
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:9] != b"{":
+        return "media"
+    name = TensorReader(path).metadata.get("format")
+    if name == TOKENS_FORMAT:
+        return "tokens"
+    if name == SEQUENCE_FORMAT:
+        return "patches"
+    raise FormatError(f"{path} is a safetensors file, but not one of ours (format {name!r})")
+
+
+def _tokens_facts(path: Path) -> dict[str, Any]:
+    opened = TokenFile(path)
+    header = opened.header
+    frames, height, width = header.size
+    bits = opened.num_tokens * float(np.log2(header.codebook_size))
+    meta = {key: value for key, value in header.meta.items() if key != "tokenizer_config"}
+    return {
+        "tokenizer": header.tokenizer,
+        "tokenizer_config": header.meta.get("tokenizer_config"),
+        "fingerprint": header.fingerprint,
+        "layout": header.layout,
+        "tokens": opened.num_tokens,
+        "codebook_size": header.codebook_size,
+        "grid": [header.grid.t, header.grid.h, header.grid.w],
+        "frames": frames,
+        "height": height,
+        "width": width,
+        "fps": header.fps,
+        "bits_per_pixel": round(bits / (frames * height * width), 6),
+        "meta": meta,
+    }
+
+
+def _patches_facts(path: Path) -> dict[str, Any]:
+    opened = PatchSequence(path)
+    header = opened.header
+    grid, (frames, height, width) = header.grid, header.size
+    config = {key: value for key, value in header.config.as_json().items() if key != "dtype"}
+    return {
+        "patches": [grid.num_cells, header.config.width],
+        "dtype": header.config.dtype,
+        **config,
+        "grid": [grid.t, grid.h, grid.w],
+        "frames": frames,
+        "height": height,
+        "width": width,
+        "fps": header.fps,
+        "reading": header.reading,
+    }
+
+
+def _media_facts(path: Path) -> dict[str, Any]:
+    with open_media(path) as reader:
+        facts = reader.info.as_json()
+    del facts["name"]
+    return {("media" if key == "kind" else key): value for key, value in facts.items()}
+
+
+def _media_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+    with open_media(path) as reader:
+        count = min(_THUMBNAILS, reader.info.num_frames or _THUMBNAILS)
+    with open_media(path, Selection(uniform=count)) as reader:
+        for frame in reader:
+            yield f"{frame.pts_seconds:.2f} s", frame.pixels_HWC
+
+
+def _patches_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+    opened = PatchSequence(path)
+    yield from _spread(opened.frames(), opened.header.size[0], opened.pts_seconds)
+
+
+def _tokens_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+    from tokenreel.jobs.encode import decoded_frames, tokenizer_of
+
+    opened = TokenFile(path)
+    parts = (frames for frames, _ in decoded_frames(opened, tokenizer_of(opened)))
+    frames = (frame for part in parts for frame in part)
+    yield from _spread(frames, opened.header.size[0], opened.pts_seconds)
+
+
+def _spread(
+    frames: Iterator[Pixels], total: int, times: npt.NDArray[np.float64] | None
+) -> Iterator[tuple[str, Pixels]]:
+    wanted = set(uniform_indices(total, min(_THUMBNAILS, total)).tolist())
+    for index, frame in enumerate(frames):
+        if index in wanted:
+            yield f"frame {index}" if times is None else f"{times[index]:.2f} s", frame.copy()

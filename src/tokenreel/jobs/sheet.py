@@ -1,0 +1,100 @@
+"""Pictures that show what a job did: sheets of thumbnails, and the demo's picture. Pillow only.
+
+Letters: H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from tokenreel.files import whole_file
+from tokenreel.types import PatchSize
+
+__all__ = ["contact_sheet", "save_picture", "tour_picture"]
+
+Pixels = npt.NDArray[np.uint8]
+_INK, _PAPER, _FAINT = (38, 40, 56), (250, 249, 245), (120, 122, 138)
+_GRID = (255, 214, 10)
+_GAP = 12
+
+
+def contact_sheet(
+    frames: Sequence[Pixels], labels: Sequence[str], *, columns: int = 4, width: int = 1200
+) -> Image.Image:
+    """Frames in rows with a label under each."""
+    columns = min(columns, len(frames))
+    cell = (width - _GAP * (columns + 1)) // columns
+    pictures = [_fitted(frame, cell) for frame in frames]
+    row_height = max(picture.height for picture in pictures) + 30
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (width, rows * row_height + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, (picture, label) in enumerate(zip(pictures, labels)):
+        left, top = _GAP + index % columns * (cell + _GAP), _GAP + index // columns * row_height
+        sheet.paste(picture, (left, top))
+        draw.text((left, top + picture.height + 3), label, _FAINT, _font(15))
+    return sheet
+
+
+def tour_picture(
+    originals: Sequence[Pixels], restored: Sequence[Pixels], patch_size: PatchSize, facts: Sequence[str]
+) -> Image.Image:
+    """Three rows (frames, the same cut into patches, restored) and lines of numbers below."""
+    columns, width = len(originals), 1200
+    cell = (width - 120 - _GAP * (columns + 1)) // columns
+    rows = [
+        ("frames", [_fitted(frame, cell) for frame in originals]),
+        ("patches", [_cut(frame, patch_size, cell) for frame in originals]),
+        ("restored", [_fitted(frame, cell) for frame in restored]),
+    ]
+    heights = [max(picture.height for picture in pictures) for _, pictures in rows]
+    sheet = Image.new("RGB", (width, sum(heights) + _GAP * 4 + 26 * len(facts) + 12), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = _GAP
+    for (name, pictures), height in zip(rows, heights):
+        draw.text((16, top + height // 2 - 10), name, _INK, _font(20))
+        for index, picture in enumerate(pictures):
+            sheet.paste(picture, (120 + _GAP + index * (cell + _GAP), top))
+        top += height + _GAP
+    for line in facts:
+        draw.text((16, top), line, _INK, _font(18))
+        top += 26
+    return sheet
+
+
+def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> Path:
+    """Write a picture; it appears whole or not at all."""
+    with whole_file(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
+    return Path(path)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fitted(frame_HWC: Pixels, width: int) -> Image.Image:
+    height = max(1, round(frame_HWC.shape[0] * width / frame_HWC.shape[1]))
+    is_larger = width > 2 * frame_HWC.shape[1]
+    how = Image.Resampling.NEAREST if is_larger else Image.Resampling.LANCZOS
+    return Image.fromarray(np.ascontiguousarray(frame_HWC)).resize((width, height), how)
+
+
+def _cut(frame_HWC: Pixels, patch_size: PatchSize, width: int) -> Image.Image:
+    """The frame pulled apart at the borders of its patches, as many as fit, larger than life if need be."""
+    _, ph, pw = patch_size
+    step = max(1, round(frame_HWC.shape[1] / (pw * 20)))  # at most about 20 columns, or lines hide the picture
+    picture = _fitted(frame_HWC, width)
+    draw = ImageDraw.Draw(picture)
+    scale = width / frame_HWC.shape[1]
+    for x in range(0, frame_HWC.shape[1], pw * step):
+        draw.line([(x * scale, 0), (x * scale, picture.height)], _GRID, 1)
+    for y in range(0, frame_HWC.shape[0], ph * step):
+        draw.line([(0, y * scale), (width, y * scale)], _GRID, 1)
+    return picture
