@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -112,6 +113,7 @@ class TokenWriter:
         self.num_tokens = 0
         self._pts: list[npt.NDArray[np.float64]] = []
         self._writer: TensorWriter | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -138,15 +140,20 @@ class TokenWriter:
             if kind is None:
                 raise InputError(f"no tokens were written to {self.path}")
             return
-        assert self.header is not None
-        if kind is None and self._pts:
-            self._writer.add("pts_seconds", np.concatenate(self._pts))
-        self._writer.finish(self.header.to_metadata())
-        self._writer.__exit__(kind, value, tb)
+        if kind is not None:
+            self._stack.__exit__(kind, value, tb)
+            return
+        with self._stack:
+            assert self.header is not None
+            if self._pts:
+                self._writer.add("pts_seconds", np.concatenate(self._pts))
+            self._writer.finish(self.header.to_metadata())
 
     def _open(self, tokens: Tokens) -> None:
         self.header = TokenHeader.of(tokens)
-        self._writer = TensorWriter(self.path, name="ids", dtype=smallest_unsigned(tokens.codebook_size)).__enter__()
+        self._writer = self._stack.enter_context(
+            TensorWriter(self.path, name="ids", dtype=smallest_unsigned(tokens.codebook_size))
+        )
         large = replace(self.header, fps=1 / 3, size=(10**12, 10**6, 10**6), grid=Grid(t=10**12, h=10**6, w=10**6))
         self._writer.reserve(large.to_metadata(), {"pts_seconds": ("float64", 1), "_align": ("uint8", 1)})
 

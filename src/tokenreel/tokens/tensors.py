@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +52,10 @@ class TensorWriter:
         self._reserved = 0
 
     def __enter__(self) -> Self:
-        self._whole = whole_file(self.path)
-        self._file = self._whole.__enter__().open("wb", buffering=0)
+        with ExitStack() as stack:
+            temporary = stack.enter_context(whole_file(self.path))
+            self._file = stack.enter_context(temporary.open("wb", buffering=0))
+            self._stack = stack.pop_all()
         return self
 
     def reserve(self, metadata: Mapping[str, str], tensors: Mapping[str, tuple[str, int]] | None = None) -> None:
@@ -89,15 +92,14 @@ class TensorWriter:
         self._metadata = dict(metadata)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            self._stack.__exit__(kind, value, tb)
+            return
         try:
-            if kind is None:
+            with self._stack:
                 self._close_well()
         except OSError as error:
-            self._file.close()
-            self._whole.__exit__(type(error), error, error.__traceback__)
             raise InputError(f"{self.path} could not be written: {error.strerror}") from error
-        self._file.close()
-        self._whole.__exit__(kind, value, tb)
 
     def _close_well(self) -> None:
         grown = self.num_rows * self.dtype.itemsize * int(np.prod(self.row_shape, dtype=np.int64))
