@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenreel.cli.options import Every, Fps, Frames, Lossless, MaxFrames, Quality, Range, Size, Video, selection_of
+from tokenreel.cli.options import Every, Fps, Frames, Lossless, MaxFrames, Quality, Range, Size, selection_of
 from tokenreel.cli.show import Bar, Json, Quiet, amount, show
+from tokenreel.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenreel.media.frames import Selection
 
 __all__ = ["decode", "encode", "inspect"]
 
 
 def encode(
-    video: Video,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .tokens file to write.", show_default=False)],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="One file for a .tokens file; files, folders, tables or tars for shards.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .tokens file, or a folder for shards.", show_default=False)
+    ],
     tokenizer: Annotated[
         str, typer.Option("--tokenizer", "-t", help="A name (raw, raw:1,8,8) or a folder with config.json.")
     ] = "raw",
@@ -25,20 +36,63 @@ def encode(
     seconds: Range = None,
     max_frames: MaxFrames = None,
     size: Size = None,
-    caption: Annotated[str | None, typer.Option(help="A caption to keep beside the tokens.")] = None,
+    caption: Annotated[str | None, typer.Option(help="A caption to keep beside the tokens (one file).")] = None,
+    split: Annotated[str, typer.Option(help="Which split of the sources (shards).")] = "all",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole shard.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Video to a .tokens file.
+    """Video to a .tokens file, or many videos to a folder of token shards.
 
     Example: [bold]tokenreel encode clip.mp4 -o clip.tokens[/bold]
+
+    Example: [bold]tokenreel encode clips/ more.csv -o shards/ --size 128[/bold]
     """
+    selection = selection_of(every, fps, frames, seconds, max_frames)
+    if output.suffix == ".tokens":
+        _encode_one(sources, output, tokenizer, selection, size, caption, as_json, quiet)
+        return
+    if caption is not None:
+        raise InputError(
+            "--caption is for one file; for shards, captions stand beside the files (clip.txt) or in a table"
+        )
+    from tokenreel.jobs.encode_many import encode_many
+
+    with Bar("encode", unit="clips", quiet=quiet) as bar:
+        result = encode_many(
+            sources,
+            output,
+            tokenizer=tokenizer,
+            selection=selection,
+            size=size,
+            split=split,
+            resume=resume,
+            progress=bar,
+        )
+    sentence = (
+        f"{output}: {result.records} records, {result.tokens} tokens in {result.shards} shards, "
+        f"{amount(result.num_bytes)}" + (f"; {len(result.skipped)} broken files skipped" if result.skipped else "")
+    )
+    show(result.as_json(), sentence, as_json=as_json, quiet=quiet)
+
+
+def _encode_one(
+    sources: list[Path],
+    output: Path,
+    tokenizer: str,
+    selection: Selection,
+    size: str | None,
+    caption: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     from tokenreel.jobs.encode import encode_file
 
-    selection = selection_of(every, fps, frames, seconds, max_frames)
+    if len(sources) != 1 or sources[0].is_dir():
+        raise InputError(f"{output} holds one clip; for many files give a folder for shards, such as -o shards/")
     with Bar("encode", quiet=quiet) as bar:
         result = encode_file(
-            video, output, tokenizer=tokenizer, selection=selection, size=size, caption=caption, progress=bar
+            sources[0], output, tokenizer=tokenizer, selection=selection, size=size, caption=caption, progress=bar
         )
     values = result.as_json()
     sentence = (

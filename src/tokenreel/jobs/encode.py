@@ -25,7 +25,16 @@ from tokenreel.types import Tokens
 from .ahead import ahead
 from .progress import Progress, silent
 
-__all__ = ["Encoded", "decode_file", "decoded_frames", "encode_file", "tokenizer_of"]
+__all__ = [
+    "Encoded",
+    "as_frames",
+    "decode_file",
+    "decoded_frames",
+    "encode_file",
+    "pixels_for",
+    "stacks",
+    "tokenizer_of",
+]
 
 _CHUNK_BYTES = 24 << 20  # of frames handed to the tokenizer at once
 
@@ -82,8 +91,8 @@ def encode_file(
     with open_media(video, selection, size=size) as reader, TokenWriter(output) as writer:
         stream, written = coder.encoder(), 0
         total = reader.estimated_frames()
-        for frames in _chunks(ahead(reader), coder.patch_size[0], times):
-            for part in stream.push(_video(frames, coder)):
+        for frames in stacks(ahead(reader), coder.patch_size[0], times):
+            for part in stream.push(pixels_for(frames, coder)):
                 written = _append(writer, part, times, written, meta)
             progress(len(times), total)
         for part in stream.finish():
@@ -111,7 +120,13 @@ def decode_file(
         InputError: a file cannot be read, or the tokens were made by another tokenizer.
     """
     opened = TokenFile(tokens)
-    coder = tokenizer_of(opened) if tokenizer is None else load(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    coder = (
+        tokenizer_of(opened.header, opened.path)
+        if tokenizer is None
+        else load(tokenizer)
+        if isinstance(tokenizer, str)
+        else tokenizer
+    )
     total, done, start = opened.header.size[0], 0, None
     with open_writer(output, fps=opened.header.fps or 25.0, lossless=lossless, quality=quality) as writer:
         for frames, pts in decoded_frames(opened, coder):
@@ -124,15 +139,18 @@ def decode_file(
     return writer.path, done
 
 
-def tokenizer_of(opened: TokenFile) -> Tokenizer:
-    """The tokenizer that a token file names, checked against its fingerprint."""
+def tokenizer_of(tokens: Tokens | TokenHeader, where: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer that made these tokens, as they name it themselves.
+
+    Raises:
+        InputError: it is not known here.
+    """
     from tokenreel.tokenizers import TOKENIZERS
 
-    header = opened.header
-    family, config = TOKENIZERS.get(header.tokenizer), header.meta.get("tokenizer_config")
+    family, config = TOKENIZERS.get(tokens.tokenizer), tokens.meta.get("tokenizer_config")
     if family is None or not isinstance(config, dict):
         raise InputError(
-            f"{opened.path} was made by {header.tokenizer!r}, which is not known here; name it: --tokenizer PATH"
+            f"{os.fspath(where)} was made by {tokens.tokenizer!r}, which is not known here; name it: --tokenizer PATH"
         )
     return family.from_config(config)
 
@@ -147,15 +165,15 @@ def decoded_frames(
     stream, given = coder.decoder(), 0
     for part in opened.slabs(steps, first_frames=coder.first_frames, step_frames=pt):
         check_fingerprint(coder, part)
-        for frames in map(_frames, stream.push(part)):
+        for frames in map(as_frames, stream.push(part)):
             yield frames, None if opened.pts_seconds is None else opened.pts_seconds[given : given + len(frames)]
             given += len(frames)
-    for frames in map(_frames, stream.finish()):
+    for frames in map(as_frames, stream.finish()):
         yield frames, None if opened.pts_seconds is None else opened.pts_seconds[given : given + len(frames)]
         given += len(frames)
 
 
-def _chunks(frames: Iterator[Frame], multiple: int, times: list[float]) -> Iterator[npt.NDArray[np.uint8]]:
+def stacks(frames: Iterator[Frame], multiple: int, times: list[float]) -> Iterator[npt.NDArray[np.uint8]]:
     """Stacks of frames, about ``_CHUNK_BYTES`` each and a multiple of ``multiple`` long; appends to ``times``."""
     held: list[npt.NDArray[np.uint8]] = []
     for frame in frames:
@@ -168,12 +186,16 @@ def _chunks(frames: Iterator[Frame], multiple: int, times: list[float]) -> Itera
         yield np.stack(held)
 
 
-def _video(frames_THWC: npt.NDArray[np.uint8], coder: Tokenizer) -> Any:
+def pixels_for(frames_THWC: npt.NDArray[np.uint8], coder: Tokenizer) -> Any:
+    """uint8 (T, H, W, C) as this tokenizer reads it: (C, T, H, W), uint8 or float in [-1, 1]."""
     return rearrange(frames_THWC, "T H W C -> C T H W") if coder.pixels == "uint8" else to_video(frames_THWC)
 
 
-def _frames(video_CTHW: Any) -> npt.NDArray[np.uint8]:
-    return rearrange(video_CTHW, "C T H W -> T H W C") if isinstance(video_CTHW, np.ndarray) else to_frames(video_CTHW)
+def as_frames(video_CTHW: Any) -> npt.NDArray[np.uint8]:
+    """What a tokenizer decodes, (C, T, H, W), as uint8 (T, H, W, C)."""
+    return (
+        rearrange(video_CTHW, "C T H W -> T H W C") if isinstance(video_CTHW, np.ndarray) else to_frames(video_CTHW)
+    )
 
 
 def _append(writer: TokenWriter, part: Tokens, times: list[float], written: int, meta: dict[str, Any]) -> int:

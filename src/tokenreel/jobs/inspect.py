@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenreel.errors import FormatError, InputError
+from tokenreel.jobs.encode import as_frames
 from tokenreel.jobs.sequence import FORMAT as SEQUENCE_FORMAT
 from tokenreel.jobs.sequence import PatchSequence
 from tokenreel.media.frames import Selection, uniform_indices
 from tokenreel.media.read import open_media
 from tokenreel.tokens.file import FORMAT as TOKENS_FORMAT
 from tokenreel.tokens.file import TokenFile
+from tokenreel.tokens.shards import MANIFEST_NAME, ShardReader
 from tokenreel.tokens.tensors import TensorReader
 
 __all__ = ["inspect_file", "sheet_of"]
@@ -33,8 +35,8 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     kind = _kind(path)
-    facts = {"tokens": _tokens_facts, "patches": _patches_facts, "media": _media_facts}[kind](path)
-    return {"file": str(path), "kind": kind, **facts, "bytes": path.stat().st_size}
+    facts = _KINDS[kind][0](path)
+    return {"file": str(path), "kind": kind, **facts, "bytes": facts.get("bytes", path.stat().st_size)}
 
 
 def sheet_of(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
@@ -44,13 +46,15 @@ def sheet_of(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Pa
     if Path(output).suffix.lower() != ".png":
         raise InputError(f"the picture must be a .png file, got {os.fspath(output)}")
     path = Path(path)
-    frames = list({"tokens": _tokens_frames, "patches": _patches_frames, "media": _media_frames}[_kind(path)](path))
+    frames = list(_KINDS[_kind(path)][1](path))
     labels = [label for label, _ in frames]
     return save_picture(contact_sheet([pixels for _, pixels in frames], labels), output)
 
 
 def _kind(path: Path) -> str:
     """By content: our own formats are safetensors files that say their format."""
+    if path.suffix == ".parquet" or (path / MANIFEST_NAME).is_file():
+        return "shards"
     if not path.is_file():
         what = "is a folder that holds nothing of ours" if path.is_dir() else "does not exist; check the name"
         raise InputError(f"{path} {what}")
@@ -131,9 +135,37 @@ def _tokens_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
     from tokenreel.jobs.encode import decoded_frames, tokenizer_of
 
     opened = TokenFile(path)
-    parts = (frames for frames, _ in decoded_frames(opened, tokenizer_of(opened)))
+    parts = (frames for frames, _ in decoded_frames(opened, tokenizer_of(opened.header, path)))
     frames = (frame for part in parts for frame in part)
     yield from _spread(frames, opened.header.size[0], opened.pts_seconds)
+
+
+def _shards_facts(path: Path) -> dict[str, Any]:
+    reader = ShardReader(path)
+    shards = reader.manifest.shards
+    return {
+        "tokenizer": reader.tokenizer,
+        "fingerprint": reader.fingerprint,
+        "layout": reader.layout,
+        "codebook_size": reader.codebook_size,
+        "records": len(reader),
+        "tokens": sum(shard.num_tokens for shard in shards),
+        "shards": [shard.name for shard in shards],
+        "complete": reader.manifest.complete,
+        "bytes": sum(shard.num_bytes for shard in shards),
+    }
+
+
+def _shards_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+    """The middle frame of up to twelve records."""
+    from tokenreel.jobs.encode import tokenizer_of
+
+    reader = ShardReader(path)
+    for index in uniform_indices(len(reader), min(_THUMBNAILS, len(reader))).tolist():
+        tokens = reader[index]
+        (video,) = tokenizer_of(tokens, path).decode([tokens])
+        frame = as_frames(video[:, video.shape[1] // 2][:, None])[0]
+        yield str(tokens.meta.get("caption") or Path(str(tokens.meta.get("source", index))).name), frame
 
 
 def _spread(
@@ -143,3 +175,11 @@ def _spread(
     for index, frame in enumerate(frames):
         if index in wanted:
             yield f"frame {index}" if times is None else f"{times[index]:.2f} s", frame.copy()
+
+
+_KINDS: dict[str, tuple[Callable[[Path], dict[str, Any]], Callable[[Path], Iterator[tuple[str, Pixels]]]]] = {
+    "tokens": (_tokens_facts, _tokens_frames),
+    "patches": (_patches_facts, _patches_frames),
+    "shards": (_shards_facts, _shards_frames),
+    "media": (_media_facts, _media_frames),
+}

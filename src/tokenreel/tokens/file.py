@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from tokenreel.types import Grid, Layout, Tokens, smallest_unsigned
 
 from .tensors import TensorReader, TensorWriter
 
-__all__ = ["FORMAT", "VERSION", "TokenFile", "TokenWriter", "load", "save"]
+__all__ = ["FORMAT", "VERSION", "TokenFile", "TokenHeader", "TokenWriter", "join", "load", "save"]
 
 FORMAT = "tokenreel.tokens"
 VERSION = 1
@@ -123,7 +123,9 @@ class TokenWriter:
         if self.header is None:
             self._open(tokens)
         else:
-            self.header = self._continued(self.header, tokens)
+            if bool(self._pts) != (tokens.pts_seconds is not None):
+                raise MismatchError("either all parts of a clip carry times or none does")
+            self.header = _continued(self.header, tokens)
         assert self._writer is not None
         self._writer.append(tokens.ids_L)
         self.num_tokens += tokens.num_tokens
@@ -156,19 +158,6 @@ class TokenWriter:
         )
         large = replace(self.header, fps=1 / 3, size=(10**12, 10**6, 10**6), grid=Grid(t=10**12, h=10**6, w=10**6))
         self._writer.reserve(large.to_metadata(), {"pts_seconds": ("float64", 1), "_align": ("uint8", 1)})
-
-    def _continued(self, header: TokenHeader, tokens: Tokens) -> TokenHeader:
-        if header.layout == "queries":
-            raise MismatchError("tokens of layout 'queries' have no order of time and cannot be written in parts")
-        next_header = TokenHeader.of(tokens)
-        grid = replace(header.grid, t=header.grid.t + tokens.grid.t)
-        size = (header.size[0] + tokens.size[0], *header.size[1:])
-        same = replace(next_header, grid=header.grid, size=header.size, fps=header.fps, meta=header.meta)
-        if same != header or tokens.grid.h != header.grid.h or tokens.size[1:] != header.size[1:]:
-            raise MismatchError(f"{tokens!r} does not continue the tokens already written to {self.path.name}")
-        if bool(self._pts) != (tokens.pts_seconds is not None):
-            raise MismatchError("either all parts of a clip carry times or none does")
-        return replace(header, grid=grid, size=size)
 
 
 class TokenFile:
@@ -251,6 +240,36 @@ class TokenFile:
             raise FormatError(f"{self.path}: {shape[0]} bytes do not fill its grid {header.grid}; the file is damaged")
         if "pts_seconds" in tensors.names and tensors.shape("pts_seconds") != header.size[:1]:
             raise FormatError(f"{self.path}: it holds {tensors.shape('pts_seconds')} times for {header.size[0]} frames")
+
+
+def join(parts: Sequence[Tokens]) -> Tokens:
+    """Parts of one clip, in order of time, as one ``Tokens``. Raises MismatchError where one does not continue."""
+    if not parts:
+        raise InputError("there are no parts to join")
+    header = TokenHeader.of(parts[0])
+    for part in parts[1:]:
+        header = _continued(header, part)
+    times = [part.pts_seconds for part in parts if part.pts_seconds is not None]
+    if times and len(times) != len(parts):
+        raise MismatchError("either all parts of a clip carry times or none does")
+    pts = np.concatenate(times) if times else None
+    return replace(
+        parts[0], ids_L=np.concatenate([p.ids_L for p in parts]), grid=header.grid, size=header.size, pts_seconds=pts
+    )
+
+
+def _continued(header: TokenHeader, tokens: Tokens) -> TokenHeader:
+    """The header of a clip with one part more."""
+    if header.layout == "queries":
+        raise MismatchError("tokens of layout 'queries' have no order of time and cannot be put together from parts")
+    following = TokenHeader.of(tokens)
+    grid = replace(header.grid, t=header.grid.t + tokens.grid.t)
+    size = (header.size[0] + tokens.size[0], *header.size[1:])
+    same = replace(following, grid=header.grid, size=header.size, fps=header.fps, meta=header.meta)
+    is_cut_alike = (tokens.grid.h, tokens.grid.w) == (header.grid.h, header.grid.w)
+    if same != header or not is_cut_alike or tokens.size[1:] != header.size[1:]:
+        raise MismatchError(f"{tokens!r} does not continue the tokens before it (another size, grid or tokenizer)")
+    return replace(header, grid=grid, size=size)
 
 
 def save(path: str | os.PathLike[str], tokens: Tokens) -> Path:

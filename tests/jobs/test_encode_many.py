@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenreel.errors import InputError, TokenReelWarning
+from tokenreel.jobs import encode_many as job
+from tokenreel.jobs.encode_many import encode_many
+from tokenreel.jobs.inspect import inspect_file, sheet_of
+from tokenreel.media.frames import Selection
+from tokenreel.media.read import read
+from tokenreel.media.write import write
+from tokenreel.tokenizers import load
+from tokenreel.tokens.shards import ShardReader
+from tokenreel.types import Clip
+
+
+@pytest.fixture
+def clips(tmp_path: Path, rng: np.random.Generator) -> Path:
+    folder = tmp_path / "clips"
+    for index, (name, frames) in enumerate([("a/one", 3), ("a/two", 5), ("b/three", 1), ("b/four", 4)]):
+        pixels = rng.integers(0, 256, (frames, 20 + index, 30, 3), dtype=np.uint8)
+        write(folder / f"{name}.mkv", Clip(frames_THWC=pixels, pts_seconds=np.arange(frames) / 10))
+    (folder / "a" / "one.txt").write_text("a noisy clip")
+    return folder
+
+
+def test_every_clip_becomes_a_record(clips: Path, tmp_path: Path) -> None:
+    result = encode_many([clips], tmp_path / "shards", tokenizer="raw:2,8,8")
+    reader = ShardReader(tmp_path / "shards")
+    assert (result.records, result.skipped, len(reader)) == (4, (), 4)
+    assert result.tokens == sum(tokens.num_tokens for tokens in reader)
+    seen = {}
+    for tokens in reader:
+        clip = read(clips / Path(str(tokens.meta["source"])).relative_to(clips))
+        (video,) = load("raw:2,8,8").decode([tokens])
+        np.testing.assert_array_equal(video.transpose(1, 2, 3, 0), clip.frames_THWC)
+        np.testing.assert_allclose(tokens.pts_seconds, clip.pts_seconds)
+        seen[Path(str(tokens.meta["source"])).stem] = (tokens.meta.get("label"), tokens.meta.get("caption"))
+    assert seen == {"one": ("a", "a noisy clip"), "two": ("a", None), "three": ("b", None), "four": ("b", None)}
+    facts = inspect_file(tmp_path / "shards")
+    assert (facts["kind"], facts["records"], facts["complete"]) == ("shards", 4, True)
+    assert read(sheet_of(tmp_path / "shards", tmp_path / "sheet.png")).size[0] == 1
+
+
+def test_broken_files_are_skipped_named_and_counted(clips: Path, tmp_path: Path) -> None:
+    (clips / "b" / "broken.mp4").write_bytes(b"nothing")
+    with pytest.warns(TokenReelWarning, match=r"skipped: .*broken\.mp4"):
+        result = encode_many([clips], tmp_path / "shards")
+    assert result.records == 4
+    assert [Path(source).name for source, _ in result.skipped] == ["broken.mp4"]
+    with pytest.warns(TokenReelWarning), pytest.raises(InputError, match="none of the 1 examples"):
+        encode_many([clips / "b" / "broken.mp4"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_interrupted_run_goes_on(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encode_many([clips], tmp_path / "whole", selection=Selection(max_frames=2))
+    encoded = job._encoded
+
+    def stopping(*arguments: object) -> object:
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return encoded(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(job, "_encoded", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        encode_many([clips], tmp_path / "parts", selection=Selection(max_frames=2))
+    monkeypatch.setattr(job, "_encoded", encoded)
+    with pytest.raises(InputError, match="not empty"):
+        encode_many([clips], tmp_path / "parts", selection=Selection(max_frames=2))
+    result = encode_many([clips], tmp_path / "parts", selection=Selection(max_frames=2), resume=True)
+    assert result.records == whole.records
+    for a, b in zip(ShardReader(tmp_path / "whole"), ShardReader(tmp_path / "parts")):
+        np.testing.assert_array_equal(a.ids_L, b.ids_L)
+        assert a.meta == b.meta
+    again = encode_many([clips], tmp_path / "parts", selection=Selection(max_frames=2), resume=True)
+    assert again.records == whole.records
