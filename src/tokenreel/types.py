@@ -19,8 +19,9 @@ __all__ = ["Clip", "Grid", "Layout", "PatchSize", "Tokens", "smallest_unsigned"]
 PatchSize = tuple[int, int, int]
 """A block of pixels ``(pt, ph, pw)``; ``pt = 1`` for images."""
 
-Layout = Literal["grid", "queries", "bytes"]
-"""``grid``: one id a cell, row-major (t, h, w). ``queries``: 1-D tokens. ``bytes``: raw pixels in patch order."""
+Layout = Literal["grid", "queries", "bytes", "merged"]
+"""``grid``: one id a cell, row-major (t, h, w). ``queries``: 1-D tokens. ``bytes``: raw pixels in patch order.
+``merged``: byte-pair merged ids of one of these; ``meta["bpe"]`` tells which, and the merges undo it."""
 
 
 def smallest_unsigned(codebook_size: int) -> np.dtype[Any]:
@@ -133,7 +134,7 @@ class Tokens:
 
     Attributes:
         ids_L: (L,) in the smallest unsigned dtype that holds ``codebook_size`` (any integers are taken and narrowed).
-        layout: ``grid`` (L = t*h*w), ``queries`` (1-D tokens) or ``bytes`` (pixel bytes in patch order).
+        layout: ``grid`` (L = t*h*w), ``queries`` (1-D tokens), ``bytes`` (pixels in patch order) or ``merged`` (BPE).
         grid: counts of patches, padding included.
         size: (T, H, W) of the clip in pixels, padding excluded.
         codebook_size: ids lie in [0, codebook_size).

@@ -20,7 +20,7 @@ from .ahead import ahead
 from .progress import Progress, silent
 from .sequence import PatchSequence
 
-__all__ = ["Checked", "check_file"]
+__all__ = ["Checked", "check_file", "recorded_source"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ def check_file(
     """
     opened = PatchSequence(sequence)
     header = opened.header
-    source = Path(video if video is not None else header.reading.get("source", ""))
+    source = Path(video) if video is not None else recorded_source(opened)
     if video is None and not source.is_file():
         raise InputError(
             f"{source} , the source of {opened.path}, is not there; name it: tokenreel check {opened.path} VIDEO"
@@ -106,6 +106,11 @@ def check_file(
                 f"{source} has more frames than the {header.size[0]} of {opened.path}; is it the same video?"
             )
     return Checked(path=opened.path, video=source, squared_errors=tuple(errors), embedding_error=worst)
+
+
+def recorded_source(opened: PatchSequence) -> Path:
+    """The video that a sequence was made from; the file names it relative to its own folder."""
+    return Path(os.path.normpath(opened.path.resolve().parent / opened.header.reading.get("source", "")))
 
 
 def _db(squared_error: float) -> float:

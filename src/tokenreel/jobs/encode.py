@@ -120,6 +120,10 @@ def decode_file(
         InputError: a file cannot be read, or the tokens were made by another tokenizer.
     """
     opened = TokenFile(tokens)
+    if opened.header.layout == "merged":
+        raise InputError(
+            f"{opened.path} holds byte-pair merged ids; undo that first: tokenreel bpe decode {opened.path} ..."
+        )
     coder = (
         tokenizer_of(opened.header, opened.path)
         if tokenizer is None
@@ -150,7 +154,8 @@ def tokenizer_of(tokens: Tokens | TokenHeader, where: str | os.PathLike[str]) ->
     family, config = TOKENIZERS.get(tokens.tokenizer), tokens.meta.get("tokenizer_config")
     if family is None or not isinstance(config, dict):
         raise InputError(
-            f"{os.fspath(where)} was made by {tokens.tokenizer!r}, which is not known here; name it: --tokenizer PATH"
+            f"{os.fspath(where)} does not say how its tokenizer ({tokens.tokenizer!r}) was configured, or that is not "
+            "known here; name it with --tokenizer"
         )
     return family.from_config(config)
 
@@ -193,9 +198,7 @@ def pixels_for(frames_THWC: npt.NDArray[np.uint8], coder: Tokenizer) -> Any:
 
 def as_frames(video_CTHW: Any) -> npt.NDArray[np.uint8]:
     """What a tokenizer decodes, (C, T, H, W), as uint8 (T, H, W, C)."""
-    return (
-        rearrange(video_CTHW, "C T H W -> T H W C") if isinstance(video_CTHW, np.ndarray) else to_frames(video_CTHW)
-    )
+    return rearrange(video_CTHW, "C T H W -> T H W C") if isinstance(video_CTHW, np.ndarray) else to_frames(video_CTHW)
 
 
 def _append(writer: TokenWriter, part: Tokens, times: list[float], written: int, meta: dict[str, Any]) -> int:

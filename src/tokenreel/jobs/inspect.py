@@ -1,4 +1,4 @@
-"""What is in a file: any file of ours, a tokenizer's folder, or a picture or video."""
+"""What is in a file: any file of ours, a folder of shards, or a picture or video."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tokenreel.tokens.file import TokenFile
 from tokenreel.tokens.shards import MANIFEST_NAME, ShardReader
 from tokenreel.tokens.tensors import TensorReader
 
-__all__ = ["inspect_file", "sheet_of"]
+BPE_FORMAT = "tokenreel.bpe"
+
+__all__ = ["inspect_file", "kind_of", "sheet_of"]
 
 Pixels = npt.NDArray[np.uint8]
 _THUMBNAILS = 12
@@ -34,7 +36,7 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: the file is missing, damaged, or nothing that tokenreel knows.
     """
     path = Path(path)
-    kind = _kind(path)
+    kind = kind_of(path)
     facts = _KINDS[kind][0](path)
     return {"file": str(path), "kind": kind, **facts, "bytes": facts.get("bytes", path.stat().st_size)}
 
@@ -46,13 +48,17 @@ def sheet_of(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Pa
     if Path(output).suffix.lower() != ".png":
         raise InputError(f"the picture must be a .png file, got {os.fspath(output)}")
     path = Path(path)
-    frames = list(_KINDS[_kind(path)][1](path))
+    frames = list(_KINDS[kind_of(path)][1](path))
     labels = [label for label, _ in frames]
     return save_picture(contact_sheet([pixels for _, pixels in frames], labels), output)
 
 
-def _kind(path: Path) -> str:
-    """By content: our own formats are safetensors files that say their format."""
+def kind_of(path: Path) -> str:
+    """``tokens``, ``patches``, ``bpe``, ``shards``, or ``media`` (anything else), by content.
+
+    Raises:
+        InputError: there is no such file. FormatError: it is a safetensors file of somebody else.
+    """
     if path.suffix == ".parquet" or (path / MANIFEST_NAME).is_file():
         return "shards"
     if not path.is_file():
@@ -60,13 +66,13 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path} {what}")
     with path.open("rb") as file:
         head = file.read(9)
-    if head[8:9] != b"{":
+    is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+    if not is_safetensors:
         return "media"
     name = TensorReader(path).metadata.get("format")
-    if name == TOKENS_FORMAT:
-        return "tokens"
-    if name == SEQUENCE_FORMAT:
-        return "patches"
+    kinds = {TOKENS_FORMAT: "tokens", SEQUENCE_FORMAT: "patches", BPE_FORMAT: "bpe"}
+    if name in kinds:
+        return kinds[name]
     raise FormatError(f"{path} is a safetensors file, but not one of ours (format {name!r})")
 
 

@@ -66,7 +66,7 @@ def patchify_file(
         raise InputError(f"the patch sequence must be a .safetensors file, got {os.fspath(output)}")
     with open_media(video, selection, size=size) as reader:
         reading = {
-            "source": str(Path(video).resolve()),
+            "source": os.path.relpath(Path(video).resolve(), Path(output).resolve().parent),
             "selection": selection.as_json(),
             "size": None if size is None else [reader.height, reader.width],
         }

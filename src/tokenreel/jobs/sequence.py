@@ -75,8 +75,8 @@ class SequenceConfig:
                 else "--dim goes with --embed linear"
             )
         if self.dtype == "uint8" and not self.is_plain:
-            what = "a linear embedding" if self.embed == "linear" else "sincos positions"
-            raise InputError(f"{what} gives fractions, which uint8 cannot hold; choose --dtype float32 or float16")
+            what = "a linear embedding" if self.embed == "linear" else "a sincos table"
+            raise InputError(f"{what} needs fractions, which uint8 cannot hold; choose --dtype float32 or float16")
 
     @property
     def is_plain(self) -> bool:

@@ -87,7 +87,7 @@ def _fitted(frame_HWC: Pixels, width: int) -> Image.Image:
 
 
 def _cut(frame_HWC: Pixels, patch_size: PatchSize, width: int) -> Image.Image:
-    """The frame pulled apart at the borders of its patches, as many as fit, larger than life if need be."""
+    """The frame with lines at the borders of its patches; where they are many, at every n-th."""
     _, ph, pw = patch_size
     step = max(1, round(frame_HWC.shape[1] / (pw * 20)))  # at most about 20 columns, or lines hide the picture
     picture = _fitted(frame_HWC, width)

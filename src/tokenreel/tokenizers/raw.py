@@ -106,6 +106,7 @@ class RawTokenizer:
             codebook_size=self.codebook_size,
             tokenizer=self.name,
             fingerprint=self.fingerprint,
+            meta={"tokenizer_config": self.config},
         )
 
     def _decoded(self, tokens: Tokens) -> npt.NDArray[np.uint8]:

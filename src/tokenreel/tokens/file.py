@@ -185,14 +185,14 @@ class TokenFile:
         return self._part(self._tensors.whole("ids"), self.header.grid, self.header.size, self.pts_seconds)
 
     def slabs(self, grid_steps: int, *, first_frames: int, step_frames: int) -> Iterator[Tokens]:
-        """The clip in parts of ``grid_steps`` steps of the grid's time; layout ``queries`` comes as one part.
+        """The clip in parts of ``grid_steps`` steps of the grid's time; layouts ``queries`` and ``merged`` come as one part.
 
         Args:
-            first_frames, step_frames: how many frames the first step of the grid stands for, and each later one
-                (a causal tokenizer: 1 and pt; else pt and pt). The tokenizer knows.
+            first_frames: how many frames the first step of the grid stands for: 1 for a causal tokenizer, else pt.
+            step_frames: how many each later step stands for: pt. The tokenizer knows both.
         """
         header = self.header
-        if header.layout == "queries":
+        if header.layout in ("queries", "merged"):
             yield self.tokens()
             return
         step_ids = self.num_tokens // header.grid.t
@@ -260,8 +260,8 @@ def join(parts: Sequence[Tokens]) -> Tokens:
 
 def _continued(header: TokenHeader, tokens: Tokens) -> TokenHeader:
     """The header of a clip with one part more."""
-    if header.layout == "queries":
-        raise MismatchError("tokens of layout 'queries' have no order of time and cannot be put together from parts")
+    if header.layout in ("queries", "merged"):
+        raise MismatchError(f"tokens of layout {header.layout!r} cannot be put together from parts")
     following = TokenHeader.of(tokens)
     grid = replace(header.grid, t=header.grid.t + tokens.grid.t)
     size = (header.size[0] + tokens.size[0], *header.size[1:])
