@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from tokenreel.errors import InputError
 
 __all__ = ["WHITE", "check_background", "composite"]
 

@@ -1,22 +1,24 @@
 """A decoded frame of any pixel format to uint8 RGB, by the matrix, range and transfer that the stream declares.
 
 Where a stream declares nothing, BT.601 and limited range are taken (what ffmpeg takes). HDR (PQ, HLG) is tone-mapped
-with a warning; matrices that swscale does not know are refused. Alpha is composited on a stated background. Colour
-primaries are not converted except for HDR, as in ffmpeg's own ``-pix_fmt rgb24``.
+with a warning; matrices that swscale does not know are refused. Alpha is composited on a stated background. As in
+ffmpeg's own ``-pix_fmt rgb24`` (release 5), colour primaries are not converted (except for HDR), chroma is taken where
+the converter for 8 bit takes it, wherever the stream sites it, and interlaced lines are not told apart.
 """
 
 from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from ..errors import MediaError, TokenReelWarning
+from tokenreel.errors import MediaError, TokenReelWarning
+
 from .alpha import composite
 
 __all__ = ["RgbConverter", "describe", "tone_map"]
@@ -43,6 +45,7 @@ _MATRIX_NAMES = {
 }  # fmt: skip
 _RANGE_NAMES = {0: "limited range (undeclared)", 1: "limited range", 2: "full range"}
 _PQ, _HLG = 16, 18
+_FAST = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p")  # formats for which swscale has a converter of its own
 
 
 def describe(colorspace: int, color_range: int, color_trc: int) -> str:
@@ -87,11 +90,13 @@ class RgbConverter:
         if matrix is None:
             raise MediaError(
                 f"{self.name} uses the colour matrix {_MATRIX_NAMES.get(frame.colorspace, frame.colorspace)}, "
-                "which cannot be converted; convert it first, for example with: ffmpeg -i IN -vf scale=out_color_matrix=bt709 OUT"
+                "which cannot be converted here; convert the file to BT.709 first"
             )
         full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or frame.format.is_rgb
+        is_fast = frame.format.name in _FAST and frame.height % 2 == 0 and not frame.interlaced_frame
+        plain = frame if is_fast or not frame.format.name.startswith("yuv") else _untagged(frame)
         return self._reformatter.reformat(
-            frame,
+            plain,
             width=self._size[0],
             height=self._size[1],
             format=pixel_format,
@@ -113,6 +118,17 @@ class RgbConverter:
         if text not in self._warned:
             self._warned.add(text)
             warnings.warn(text, TokenReelWarning, stacklevel=2)
+
+
+def _untagged(frame: VideoFrame) -> VideoFrame:
+    """The same planes without the tags by which swscale 9 shifts chroma and splits fields in its general converter."""
+    plain = VideoFrame(frame.width, frame.height, frame.format.name)
+    for source, target in zip(frame.planes, plain.planes):
+        lines = np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)
+        copied = np.frombuffer(memoryview(target), np.uint8).reshape(-1, target.line_size)
+        width = min(source.line_size, target.line_size)
+        copied[:, :width] = lines[: len(copied), :width]
+    return plain
 
 
 def _has_alpha(frame: VideoFrame) -> bool:
@@ -145,7 +161,7 @@ def tone_map(coded_HWC: npt.NDArray[np.uint16], *, is_pq: bool) -> Frame:
 
     E. Reinhard et al., "Photographic tone reproduction for digital images", 2002, equation 4.
     """
-    light = _light_table(is_pq)[coded_HWC]
+    light: npt.NDArray[Any] = _light_table(is_pq)[coded_HWC]
     if not is_pq:  # BT.2100 HLG OOTF at 1,000 cd/m2: gamma 1.2 on luminance
         luminance = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)
         light = light * (np.maximum(luminance, 1e-6) ** 0.2)[..., None] * np.float32(_PEAK_NITS / _WHITE_NITS)
@@ -154,5 +170,5 @@ def tone_map(coded_HWC: npt.NDArray[np.uint16], *, is_pq: bool) -> Frame:
     top = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
     light = light * ((1 + top / peak**2) / (1 + top))
     light = np.clip(light, 0, 1)
-    coded = np.where(light < 0.018, 4.5 * light, 1.099 * light**0.45 - 0.099)  # BT.709 OETF
-    return np.rint(coded * 255).astype(np.uint8)
+    signal = np.where(light < 0.018, 4.5 * light, 1.099 * light**0.45 - 0.099)  # BT.709 OETF
+    return cast(Frame, np.rint(signal * 255).astype(np.uint8))

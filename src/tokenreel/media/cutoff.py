@@ -1,38 +1,49 @@
-"""Tells from a container's own declared sizes whether a file ends before it should."""
+"""Tells from what a file declares about itself whether it ends before it should; mends an animated WebP that does."""
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 from typing import IO
 
 from .source import Source
 
-__all__ = ["is_cut_off"]
+__all__ = ["is_cut_off", "mended_webp"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MATROSKA, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18\x53\x80\x67"
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp", b"moof")
 
 
 def is_cut_off(source: Source) -> bool:
-    """True if MP4 boxes, a RIFF length or a Matroska segment reach past the end of the file.
+    """True if the file ends inside what it declares, or before its end mark.
 
-    MPEG-TS and other containers without declared sizes give False.
+    Told from MP4 boxes, the RIFF length (avi, webp), the Matroska segment, png chunks, the end mark of gif, and the
+    packet size of MPEG-TS. Containers that declare nothing give False.
     """
-    opened = source.open()
-    if isinstance(opened, str):
-        with open(opened, "rb") as file:
-            return _ends_early(file)
-    return _ends_early(opened)
+    with source.bytes() as file:
+        return _ends_early(file)
 
 
 def _ends_early(file: IO[bytes]) -> bool:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    head = file.read(16)
-    if head[:4] == b"RIFF":
-        return struct.unpack("<I", head[4:8])[0] + 8 > size
-    if head[:4] == b"\x1aE\xdf\xa3":
+    head = file.read(200)
+    if head[:4] == b"RIFF" and len(head) >= 8:
+        return bool(struct.unpack("<I", head[4:8])[0] + 8 > size)
+    if head[:4] == _MATROSKA:
         return _matroska_ends_early(file, size)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+    if head[4:8] in _FIRST_BOXES:
         return _boxes_end_early(file, size)
+    if head[:8] == _PNG:
+        return _png_ends_early(file, size)
+    if head[:4] == b"GIF8":
+        file.seek(max(0, size - 64))
+        return not file.read(64).rstrip(b"\0\r\n").endswith(b";")
+    for packet, sync in ((188, 0), (192, 4)):  # MPEG-TS, and its form with time stamps
+        if len(head) > packet + sync and head[sync] == head[packet + sync] == 0x47:
+            return size % packet != 0
     return False
 
 
@@ -52,10 +63,21 @@ def _boxes_end_early(file: IO[bytes], size: int) -> bool:
     return position > size
 
 
+def _png_ends_early(file: IO[bytes], size: int) -> bool:
+    position = len(_PNG)
+    while position + 12 <= size:
+        file.seek(position)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind == b"IEND":
+            return False
+        position += length + 12
+    return True
+
+
 def _matroska_ends_early(file: IO[bytes], size: int) -> bool:
     file.seek(0)
     head = file.read(4096)
-    at = head.find(b"\x18\x53\x80\x67")
+    at = head.find(_SEGMENT)
     if at < 0 or at + 5 > len(head):
         return True
     first = head[at + 4]
@@ -65,3 +87,29 @@ def _matroska_ends_early(file: IO[bytes], size: int) -> bool:
     value = int.from_bytes(head[at + 4 : at + 4 + length]) & ((1 << (7 * length)) - 1)
     is_unknown = value == (1 << (7 * length)) - 1  # live streams do not say
     return not is_unknown and at + 4 + length + value > size
+
+
+def mended_webp(source: Source) -> bytes | None:
+    """A cut-off animated WebP with its whole frames only, which decoders take; None where there is nothing to mend."""
+    with source.bytes() as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WEBP" or not _ends_early(file):
+            return None
+        file.seek(0)
+        data = file.read()
+    chunks = list(_whole_chunks(data))
+    if not any(kind == b"ANMF" for kind, _ in chunks):
+        return None
+    body = b"".join(chunk for _, chunk in chunks)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def _whole_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = data[position : position + 4], struct.unpack_from("<I", data, position + 4)[0]
+        end = position + 8 + length + length % 2
+        if end > len(data):
+            return
+        yield kind, data[position:end]
+        position = end

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from tokenreel.errors import InputError
 
 __all__ = ["Chooser", "Selection", "strided_clips", "uniform_indices"]
 
@@ -153,4 +153,5 @@ def strided_clips(
     span = (clip_frames - 1) * stride + 1
     starts = np.arange(0, max(num_frames - span, 0) + 1, clip_frames * stride if hop is None else hop)
     clips = starts[:, None] + np.arange(clip_frames)[None, :] * stride
-    return np.minimum(clips, num_frames - 1).astype(np.int64)
+    indices: npt.NDArray[np.int64] = np.minimum(clips, num_frames - 1).astype(np.int64)
+    return indices

@@ -20,7 +20,6 @@ class MediaInfo:
         width, height: of the pictures as shown, rotation applied.
         fps: average frames a second, None for pictures and animations.
         num_frames: as declared, None where the container does not say.
-        rotation: degrees clockwise that the player must turn; applied to all frames read.
     """
 
     name: str

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-from ..errors import InputError
+from tokenreel.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -50,14 +50,14 @@ def to_float(pixels: Frames, *, range: Range = "signed", dtype: npt.DTypeLike = 
 
 def from_float(values: npt.NDArray[Any], *, range: Range = "signed") -> Frames:
     """Float to uint8 [0, 255] of the same shape, clamped and rounded to nearest."""
+    _check_range(range)
     scaled = values.astype(np.float32)
     scaled = (scaled + 1) * 127.5 if range == "signed" else scaled * 255
     return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
 
 
 def _table(range: Range) -> npt.NDArray[np.float32]:
-    if range not in ("signed", "unit"):
-        raise InputError(f"range must be 'signed' ([-1, 1]) or 'unit' ([0, 1]), got {range!r}")
+    _check_range(range)
     levels = np.arange(256, dtype=np.float64)
     return (levels / 127.5 - 1 if range == "signed" else levels / 255).astype(np.float32)
 
@@ -96,13 +96,14 @@ def parse_size(text: str | int | tuple[int, int] | None) -> int | tuple[int, int
     >>> parse_size("256"), parse_size("320x180")
     (256, (180, 320))
     """
-    if text is None or isinstance(text, tuple):
-        return text
+    if text is None:
+        return None
+    parts = [str(side) for side in reversed(text)] if isinstance(text, tuple) else str(text).lower().split("x")
     try:
-        numbers = [int(part) for part in str(text).lower().split("x")]
+        numbers = [int(part) for part in parts]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
+    if len(numbers) not in ((2,) if isinstance(text, tuple) else (1, 2)) or min(numbers) < 1:
         raise InputError(f"size must be the short side, such as 256, or width x height, such as 320x180; got {text!r}")
     return numbers[0] if len(numbers) == 1 else (numbers[1], numbers[0])
 
@@ -127,7 +128,7 @@ def resize(frames_THWC: Frames, size: int | tuple[int, int] | None) -> Frames:
         return frames_THWC
     resized = np.empty((len(frames_THWC), new_height, new_width, 3), np.uint8)
     for index, frame in enumerate(frames_THWC):
-        resized[index] = Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BICUBIC)
+        resized[index] = np.asarray(Image.fromarray(frame).resize((new_width, new_height), Image.Resampling.BICUBIC))
     return resized
 
 

@@ -5,6 +5,7 @@ Letters: T frames, H W pixels, C channels.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -13,14 +14,15 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import MediaError
-from ..types import Clip
+from tokenreel.errors import MediaError
+from tokenreel.types import Clip
+
 from .alpha import WHITE, check_background
 from .frames import Chooser, Selection, uniform_indices
 from .info import MediaInfo, TimedFrame, steady_fps
 from .pictures import PictureReader
 from .pixels import parse_size, resize, resized_size
-from .source import open_source
+from .source import Source, open_source
 
 __all__ = ["Frame", "Reader", "open_media", "read"]
 
@@ -57,13 +59,12 @@ class Reader:
         self.selection = selection or Selection()
         self._size = parse_size(size)
         check_background(background)
-        opened = open_source(source)
-        if opened.kind == "picture":
-            self._reader: PictureReader | VideoReader = PictureReader(opened, background)
-        else:
-            from .video import VideoReader  # brings PyAV, which pictures do not need
-
-            self._reader = VideoReader(opened, background)
+        self._source = open_source(source)
+        try:
+            self._reader = _reader(self._source, background)
+        except BaseException:
+            self._source.close()
+            raise
         self.info: MediaInfo = self._reader.info
         self.height, self.width = resized_size(self.info.height, self.info.width, self._size)
 
@@ -105,8 +106,9 @@ class Reader:
         return self.selection.fps or steady_fps(pts_seconds, tolerance_seconds=clock)
 
     def close(self) -> None:
-        """Let the source go."""
+        """Let the source go; safe while another thread iterates, which then gets an error."""
         self._reader.close()
+        self._source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +120,12 @@ class Reader:
         if self.selection.uniform is not None:
             yield from self._uniform(self.selection.uniform)
             return
+        want = self.selection
+        if want.every > 1 and want.max_frames is None and want.end_seconds == math.inf:
+            known = self._reader.times()  # a look at all packets pays where frames all over the source are wanted
+            if known is not None:
+                yield from self._every(np.flatnonzero(known >= want.start_seconds - 1e-9)[:: want.every])
+                return
         chooser = Chooser(self.selection)
         held: TimedFrame | None = None  # one frame of look-ahead, not yet converted
         for frame in self._reader.decoded(start_seconds=self.selection.start_seconds):
@@ -146,6 +154,13 @@ class Reader:
         if last is not None and given < count:  # damaged at the end: the last frame that decodes stands in
             yield last, [last.pts] * (count - given)
 
+    def _every(self, indices: npt.NDArray[np.int64]) -> Iterator[tuple[TimedFrame, list[float]]]:
+        last = -math.inf
+        for frame in self._reader.decoded_at(indices.tolist()):
+            if frame.pts > last:  # over damage, one frame may stand for several that were wanted
+                yield frame, [frame.pts]
+            last = frame.pts
+
     def _range(self, start: float, end: float) -> tuple[int, int]:
         """Number of the first frame in the time range, and how many there are."""
         times = self._reader.times()
@@ -166,6 +181,14 @@ class Reader:
                 target = next(wanted, None)
                 if target is None:
                     return
+
+
+def _reader(source: Source, background: tuple[int, int, int]) -> PictureReader | VideoReader:
+    if source.kind == "picture":
+        return PictureReader(source, background)
+    from .video import VideoReader  # brings PyAV, which pictures do not need
+
+    return VideoReader(source, background)
 
 
 def open_media(

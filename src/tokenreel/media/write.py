@@ -7,6 +7,7 @@ Letters: T frames, H W pixels, C channels.
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..files import whole_directory, whole_file
-from ..types import Clip
+from tokenreel.errors import InputError
+from tokenreel.files import whole_directory, whole_file
+from tokenreel.types import Clip
 
 __all__ = ["FORMATS", "Writer", "open_writer", "write"]
 
@@ -30,7 +31,7 @@ FORMATS: dict[str, str] = {
     ".mkv": "FFV1, always lossless",
     ".webm": "VP9; lossless: VP9 in RGB",
     ".gif": "256 colours chosen for the clip, dithered",
-    ".webp": "animated WebP (still for one frame)",
+    ".webp": "animated WebP (still for one frame); equal frames are joined",
     ".png": "animated PNG (still for one frame), lossless",
     ".apng": "animated PNG, lossless",
     "folder": "one png a frame: 000000.png, 000001.png, ... and times.json",
@@ -65,7 +66,7 @@ class Writer:
     ) -> None:
         self.path = Path(path)
         self.format = _format_of(path)
-        if not fps > 0:
+        if not (fps > 0 and math.isfinite(fps)):
             raise InputError(f"fps must be above 0, got {fps}")
         if not 0 <= quality <= 100:
             raise InputError(f"quality must be between 0 and 100, got {quality}")
@@ -113,14 +114,12 @@ class Writer:
         self._stack.__exit__(kind, value, tb)
 
     def _open_encoder(self, height: int, width: int) -> Encoder:
-        if self.format in (".webp", ".png", ".apng", "folder"):
-            from .write_pictures import AnimationEncoder, FolderEncoder
+        if self.format in (".webp", "folder"):
+            from .write_pictures import FolderEncoder, WebpEncoder
 
             if self.format == "folder":
                 return FolderEncoder(self._temporary)
-            return AnimationEncoder(
-                self._temporary, self.format, fps=self.fps, lossless=self.lossless, quality=self.quality
-            )
+            return WebpEncoder(self._temporary, fps=self.fps, lossless=self.lossless, quality=self.quality)
         from .write_video import GifEncoder, VideoEncoder
 
         if self.format == ".gif":

@@ -1,4 +1,4 @@
-"""Encoders that go through Pillow: animated WebP and PNG, still pictures, and folders of png."""
+"""Encoders that go through Pillow: animated WebP, and folders of png."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..errors import MediaError
+from tokenreel.errors import MediaError
 
-__all__ = ["AnimationEncoder", "FolderEncoder"]
+__all__ = ["FolderEncoder", "WebpEncoder"]
 
 Pixels = npt.NDArray[np.uint8]
 
 
-class AnimationEncoder:
-    """Animated WebP or PNG; one frame gives a still picture. Pillow wants all frames, so they are held in memory."""
+class WebpEncoder:
+    """Animated WebP; one frame gives a still picture. Pillow wants all frames, so they are held in memory.
 
-    def __init__(self, path: Path, suffix: str, *, fps: float, lossless: bool, quality: int) -> None:
+    libwebp joins frames that are equal into one that is shown longer.
+    """
+
+    def __init__(self, path: Path, *, fps: float, lossless: bool, quality: int) -> None:
         self._path = path
-        self._format = "WEBP" if suffix == ".webp" else "PNG"
-        self._options: dict[str, Any] = (
-            {"lossless": lossless, "quality": 60 if lossless else quality, "method": 3}
-            if suffix == ".webp"
-            else {"compress_level": 6}
-        )
+        self._options = {"lossless": lossless, "quality": 60 if lossless else quality, "method": 3}
         self._period_ms = 1000 / fps
         self._images: list[Image.Image] = []
         self._times: list[float] = []
@@ -42,12 +40,12 @@ class AnimationEncoder:
         """Encode all frames."""
         more: dict[str, Any] = {}
         if len(self._images) > 1:
-            ends = np.rint([*self._times[1:], self._times[-1] + self._period_ms])
-            durations = np.maximum(1, np.diff(np.concatenate([[np.rint(self._times[0])], ends]))).astype(int).tolist()
-            more = {"save_all": True, "append_images": self._images[1:], "duration": durations, "loop": 0}
+            times = np.rint([*self._times, self._times[-1] + self._period_ms])
+            more = {"save_all": True, "append_images": self._images[1:], "loop": 0}
+            more["duration"] = np.maximum(1, np.diff(times)).astype(int).tolist()
         try:
-            self._images[0].save(self._path, format=self._format, **self._options, **more)
-        except OSError as error:
+            self._images[0].save(self._path, format="WEBP", **self._options, **more)
+        except (OSError, ValueError) as error:
             raise MediaError(f"the picture could not be written: {error}") from error
 
     def abandon(self) -> None:

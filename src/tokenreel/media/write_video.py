@@ -1,4 +1,4 @@
-"""Encoders that go through PyAV: H.264, FFV1 and VP9 in their containers, and gif.
+"""Encoders that go through PyAV: H.264, FFV1, VP9 and animated png in their containers, and gif.
 
 Letters: H W pixels, C channels.
 """
@@ -8,26 +8,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.filter import Graph
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
-from ..errors import InputError, MediaError
+from tokenreel.errors import InputError, MediaError
 
 __all__ = ["GifEncoder", "VideoEncoder"]
 
 Pixels = npt.NDArray[np.uint8]
 _TICKS = 90_000  # a second, the MPEG clock: exact for all common rates, and short of overflow for any length
 _AVCOL_SPC_BT709 = 1
+_CONTAINERS: dict[str, tuple[str, dict[str, str]]] = {
+    ".mp4": ("mp4", {"movflags": "+faststart"}),
+    ".mov": ("mov", {"movflags": "+faststart"}),
+    ".mkv": ("matroska", {}),
+    ".webm": ("webm", {}),
+    ".png": ("apng", {"plays": "0"}),
+    ".apng": ("apng", {"plays": "0"}),
+}
 
 
 class VideoEncoder:
-    """H.264 (mp4, mov), FFV1 (mkv) or VP9 (webm). Lossy streams are BT.709 limited range, 4:2:0, and say so.
+    """H.264 (mp4, mov), FFV1 (mkv), VP9 (webm) or PNG (apng). Lossy streams are BT.709 limited range, and say so.
 
     Odd sizes cannot be 4:2:0 and are coded 4:4:4, so that the size stays what it was.
     """
@@ -36,25 +45,28 @@ class VideoEncoder:
         self, path: Path, suffix: str, height: int, width: int, *, fps: float, lossless: bool, quality: int
     ) -> None:
         self.path = path
-        codec, pixel_format, options = _codec(suffix, height, width, lossless=lossless, quality=quality)
-        container_options = {"movflags": "+faststart"} if suffix in (".mp4", ".mov") else {}
-        self._container = av.open(str(path), "w", options=container_options)
-        rate = Fraction(fps).limit_denominator(1001)
-        self._stream: Any = self._container.add_stream(codec, rate=rate, options=options)
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = pixel_format
-        self._base = Fraction(1, _TICKS) if suffix != ".mkv" and suffix != ".webm" else Fraction(1, 1000)
-        self._stream.codec_context.time_base = self._base
-        self._stream.thread_type = "AUTO"
-        self._is_yuv = pixel_format.startswith("yuv")
+        codec, self._format, options = _codec(suffix, height, width, lossless=lossless, quality=quality)
+        self._is_yuv = self._format.startswith("yuv")
         self._reformatter = VideoReformatter()
-        self._format = pixel_format
-        if self._is_yuv:
-            context = self._stream.codec_context
-            context.colorspace, context.color_range = _AVCOL_SPC_BT709, int(ColorRange.MPEG)
-            context.color_primaries, context.color_trc = int(ColorPrimaries.BT709), int(ColorTrc.BT709)
+        self._base = Fraction(1, 1000 if suffix in (".mkv", ".webm", ".apng", ".png") else _TICKS)
         self._period = max(1, round(1 / (fps * self._base)))
         self._last = -1
+        name, container_options = _CONTAINERS[suffix]
+        try:
+            self._container = av.open(str(path), "w", format=name, options=container_options)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _write_error(error) from error
+        rate = Fraction(fps).limit_denominator(1001)
+        self._stream = cast(Any, self._container.add_stream(codec, rate=rate, options=options))
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = self._format
+        self._stream.thread_type = "AUTO"
+        context = self._stream.codec_context
+        context.time_base = self._base
+        context.sample_aspect_ratio = Fraction(1)
+        if self._is_yuv:
+            context.colorspace, context.color_range = _AVCOL_SPC_BT709, int(ColorRange.MPEG)
+            context.color_primaries, context.color_trc = int(ColorPrimaries.BT709), int(ColorTrc.BT709)
 
     def add(self, pixels_HWC: Pixels, pts_seconds: float) -> None:
         """Encode one frame."""
@@ -96,8 +108,11 @@ class VideoEncoder:
 
 def _codec(suffix: str, height: int, width: int, *, lossless: bool, quality: int) -> tuple[str, str, dict[str, str]]:
     chroma = "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
+    if suffix in (".png", ".apng"):
+        return "apng", "rgb24", {"pred": "mixed", "compression_level": "3"}
     if suffix == ".mkv":
-        return "ffv1", "bgr0", {"level": "3", "slices": "12", "slicecrc": "1", "g": "1"}
+        slices = {"slices": "12"} if min(height, width) >= 16 else {}
+        return "ffv1", "bgr0", {"level": "3", "slicecrc": "1", "g": "1", **slices}
     if suffix == ".webm":
         shared = {"row-mt": "1", "cpu-used": "4", "deadline": "good", "b": "0"}
         if lossless:
@@ -118,8 +133,11 @@ class GifEncoder:
     _LEARN_BYTES = 192 << 20
 
     def __init__(self, path: Path, height: int, width: int, *, fps: float) -> None:
-        self._container = av.open(str(path), "w", format="gif")
-        self._stream: Any = self._container.add_stream("gif", rate=Fraction(fps).limit_denominator(100))
+        try:
+            self._container = av.open(str(path), "w", format="gif")
+        except (av.error.FFmpegError, OSError) as error:
+            raise _write_error(error) from error
+        self._stream = cast(Any, self._container.add_stream("gif", rate=Fraction(fps).limit_denominator(100)))
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "pal8"
         self._stream.codec_context.time_base = Fraction(1, 100)
@@ -194,14 +212,14 @@ def _palette(frames: list[Pixels], height: int, width: int) -> VideoFrame:
 
 
 def _rgb_buffer(graph: Graph, height: int, width: int) -> Any:
-    return graph.add_buffer(width=width, height=height, format="rgb24", time_base=Fraction(1, 100))
+    return graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=Fraction(1, 100))
 
 
 def _mapper(height: int, width: int, palette: VideoFrame) -> tuple[Graph, Any]:
     graph = Graph()
     frames = _rgb_buffer(graph, height, width)
     colours = graph.add_buffer(
-        width=palette.width, height=palette.height, format=palette.format.name, time_base=Fraction(1, 100)
+        width=palette.width, height=palette.height, format=palette.format, time_base=Fraction(1, 100)
     )
     use = graph.add("paletteuse", "dither=sierra2_4a:diff_mode=rectangle")
     sink = graph.add("buffersink")
