@@ -18,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
+
+from tokenreel.jobs.sequence import PatchSequence
 
 DATA = Path(os.environ.get("TOKENREEL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -59,9 +62,6 @@ with av.open(out, "w") as c, open(raw, "rb") as f:
 
 def timed(command: list[str]) -> tuple[float, float]:
     """Seconds and peak MiB of one process."""
-    import resource
-    import time
-
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -69,7 +69,6 @@ def timed(command: list[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
-    del resource
     return seconds, usage.ru_maxrss / 1024
 
 
@@ -114,14 +113,15 @@ def verify(video: Path, folder: Path, every: int, tokenreel: list[str]) -> None:
         [*tokenreel, "patchify", str(video), "-o", str(folder / "v.safetensors"), "--every", str(every), "-q"],
         check=True,
     )
-    from tokenreel.jobs.sequence import PatchSequence
-
-    ours = np.concatenate([frame.reshape(-1) for frame in PatchSequence(folder / "v.safetensors").frames()])
-    floor = np.fromfile(folder / "floor.rgb", np.uint8)
-    # the floor takes PyAV's defaults, which convert by the same matrix but may round differently
-    largest = int(np.abs(ours.astype(np.int16) - floor).max()) if ours.shape == floor.shape else -1
-    print(f"outputs: {ours.size} bytes, largest difference from the floor's rgb {largest}/255")
-    assert 0 <= largest <= 2
+    largest = 0
+    with (folder / "floor.rgb").open("rb") as floor:  # part by part: a child's peak memory starts from its parent's
+        for frame in PatchSequence(folder / "v.safetensors").frames():
+            other = np.frombuffer(floor.read(frame.size), np.uint8).reshape(frame.shape)
+            largest = max(largest, int(np.abs(frame.astype(np.int16) - other).max()))
+        assert not floor.read(1)
+    # the floor takes PyAV's defaults, which convert by the same matrix but might round differently
+    print(f"outputs: {frame.shape} frames, largest difference from the floor's rgb {largest}/255")
+    assert largest <= 2
 
 
 def main() -> None:
@@ -152,8 +152,6 @@ def main() -> None:
             )
         timed([*tokenreel, "patchify", video, "-o", str(out), "--every", "10", "-q"])
         timed([python, str(folder / "write.py"), video, str(rgb), "10"])
-        from tokenreel.jobs.sequence import PatchSequence
-
         count, height, width = PatchSequence(out).header.size
         for codec, suffix in (("libx264rgb", "mp4"), ("ffv1", "mkv")):
             target = [folder / f"floor.{suffix}", folder / f"ours.{suffix}"]

@@ -103,7 +103,9 @@ def main() -> None:
     torch.manual_seed(0)
     clips, vocabulary, merges, sequences = rows_of(400, seed=0)
     lengths = [len(sequence) for sequence in sequences]
-    print(f"{len(clips)} clips of {clips[0].num_tokens} bytes; merged and captioned: {np.mean(lengths):.0f} ids on average")
+    print(
+        f"{len(clips)} clips of {clips[0].num_tokens} bytes; merged and captioned: {np.mean(lengths):.0f} ids on average"
+    )
     sequences = [sequence[:CONTEXT] for sequence in sequences]
     rows = [row for sequence in sequences for row in pack_rows([sequence], vocabulary, context=CONTEXT)]
     batches = torch.from_numpy(np.stack([row.ids_S for row in rows]))
@@ -134,7 +136,9 @@ def main() -> None:
     both = np.concatenate([truth, video], axis=2).repeat(8, axis=1).repeat(8, axis=2)
     tr.write(args.output, tr.Clip(frames_THWC=both, pts_seconds=np.arange(FRAMES) / 6, fps=6.0))
     close = np.abs(truth[1:].astype(int) - video[1:]).mean()
-    print(f"{args.output}: {tokens.meta['caption']!r}, true | continued from one frame; mean difference {close:.1f}/255")
+    print(
+        f"{args.output}: {tokens.meta['caption']!r}, true | continued from one frame; mean difference {close:.1f}/255"
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from tokenreel import __version__
 from tokenreel.cli.main import app
-from tokenreel.errors import InputError
+from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.media.read import read
 from tokenreel.samples import SAMPLE_CLIP
 
@@ -106,6 +106,36 @@ def test_inspect_knows_every_kind(tmp_path: Path) -> None:
     assert (facts["kind"], facts["media"], facts["width"], facts["fps"]) == ("media", "video", 320, 15.0)
 
 
+def test_bpe_goes_round(tmp_path: Path) -> None:
+    tokens, merges, merged = tmp_path / "a.tokens", tmp_path / "m.json", tmp_path / "b.tokens"
+    result_of("encode", CLIP, "-o", tokens, "--max-frames", 2, "--size", 32)
+    made = result_of("bpe", "train", tokens, "-o", merges, "--vocab-size", 300, "--no-boundaries")
+    assert (made["merges"], made["interrupted"]) == (44, False)
+    assert result_of("bpe", "encode", tokens, "-m", merges, "-o", merged)["merged_ids"] < made["ids"]  # type: ignore[operator]
+    result_of("bpe", "decode", merged, "-m", merges, "-o", tmp_path / "c.tokens")
+    assert (tmp_path / "c.tokens").read_bytes() == tokens.read_bytes()
+    facts = result_of("bpe", "inspect", merges, tokens, "--picture", tmp_path / "m.png")
+    assert set(facts["bits_per_pixel"]) >= {"fixed", "merged", "png", "ffv1", "zstd"}  # type: ignore[arg-type]
+    assert "bits a pixel" in run("bpe", "inspect", merges, tokens).output
+    result_of("bpe", "export", merges, "-o", tmp_path / "tokenizer.json")
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["model"]["type"] == "BPE"
+    for command in ("train", "encode", "decode", "inspect", "export"):
+        assert f"Example: tokenreel bpe {command}" in run("bpe", command, "--help").output
+
+
+def test_encode_many_files(tmp_path: Path) -> None:
+    broken = tmp_path / "clips" / "broken.mp4"
+    broken.parent.mkdir()
+    broken.write_text("no video")
+    (tmp_path / "clips" / "good.mp4").write_bytes(SAMPLE_CLIP.read_bytes())
+    with pytest.warns(TokenReelWarning, match="skipped"):
+        made = result_of("encode", tmp_path / "clips", CLIP, "-o", tmp_path / "shards", "--frames", 2, "--size", 32)
+    assert made["records"] == 2
+    assert [Path(item["source"]).name for item in made["skipped"]] == ["broken.mp4"]  # type: ignore[index,union-attr]
+    facts = result_of("inspect", tmp_path / "shards", "--picture", tmp_path / "s.png")
+    assert (facts["kind"], facts["records"]) == ("shards", 2)
+
+
 def test_demo_leaves_its_files(tmp_path: Path) -> None:
     result = run("demo", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -131,6 +161,11 @@ def test_demo_leaves_its_files(tmp_path: Path) -> None:
         (["restore", CLIP, "-o", "a.mp4"], "not a safetensors file"),
         (["encode", CLIP, "-o", "a.tokens", "-t", "what"], "known names: raw"),
         (["decode", "none.tokens", "-o", "a.mp4"], "does not exist"),
+        (["encode", CLIP, CLIP, "-o", "a.tokens"], "holds one clip"),
+        (["encode", CLIP, "-o", "shards", "--caption", "x"], "--caption is for one file"),
+        (["bpe", "train", "none", "-o", "m.json", "--vocab-size", "300"], "does not exist"),
+        (["bpe", "train", CLIP, "-o", "m.json", "--vocab-size", "100"], "vocab_size"),
+        (["bpe", "inspect", "none.json"], "none.json"),
         (["inspect", "none"], "does not exist"),
         (["inspect", CLIP, "--picture", "a.jpg"], "must be a .png"),
         (["demo", "none.mp4"], "does not exist"),

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tokenreel import __version__
-from tokenreel.cli import patches, tokens, tour
+from tokenreel.cli import bpe, patches, tokens, tour
 from tokenreel.errors import TokenReelError, TokenReelWarning
 
 __all__ = ["app", "run"]
@@ -50,6 +50,7 @@ app.command(rich_help_panel="Patches")(patches.restore)
 app.command(rich_help_panel="Tokens")(tokens.encode)
 app.command(rich_help_panel="Tokens")(tokens.decode)
 app.command(rich_help_panel="Tokens")(tokens.inspect)
+app.add_typer(bpe.app, name="bpe", rich_help_panel="Tokens")
 
 
 def run() -> None:

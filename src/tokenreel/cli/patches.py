@@ -76,8 +76,8 @@ def patchify(
 ) -> None:
     """Video to a sequence of patch vectors, as a Vision Transformer reads them.
 
-    The file opens with [bold]safetensors.torch.load_file[/bold]: patches (L, D) and positions (L, 3). Memory does not grow
-    with the length of the video.
+    The file opens with [bold]safetensors.torch.load_file[/bold]: patches (L, D) and positions (L, 3).
+    Memory does not grow with the length of the video.
 
     Example: [bold]tokenreel patchify clip.mp4 -o clip.safetensors --every 10[/bold]
     """

@@ -120,13 +120,13 @@ def train_merges(
         callback=progress,
     )
     merges.save(output)
-    count = sum(len(merges.encode(sequence)) for sequence in _joined(material.sequences, boundaries, axes))
+    count = sum(map(len, merges.encode_many(_joined(material.sequences, boundaries, axes))))
     return BpeTrained(
         path=Path(output),
         merges=merges,
         num_ids=material.num_ids,
         num_merged=count,
-        interrupted=bool(merges.meta.get("interrupted", False)),
+        interrupted=merges.interrupted,
     )
 
 
@@ -190,14 +190,15 @@ def merged(tokens: Tokens, merges: Merges) -> Tokens:
     Raises:
         MismatchError: the merges are of another codebook.
     """
+    sequences = sequences_of(tokens, merges.axes)
     if tokens.codebook_size != merges.base_size:
         raise MismatchError(
             f"these merges are over {merges.base_size} ids, the tokens have {tokens.codebook_size} codes; "
             "train merges on tokens of this tokenizer"
         )
-    parts = [merges.encode(sequence) for sequence in sequences_of(tokens, merges.axes)]
+    parts = merges.encode_many(sequences)
     about = {
-        "merges": fingerprint_of(merges),
+        "merges": merges.fingerprint,
         "layout": tokens.layout,
         "codebook_size": tokens.codebook_size,
         "fingerprint": tokens.fingerprint,
@@ -223,13 +224,13 @@ def unmerged(tokens: Tokens, merges: Merges) -> Tokens:
     about = tokens.meta.get("bpe")
     if tokens.layout != "merged" or not isinstance(about, dict):
         raise MismatchError(f"these ids are not merged (layout {tokens.layout!r})")
-    if about["merges"] != fingerprint_of(merges):
+    if about["merges"] != merges.fingerprint:
         raise MismatchError("these ids were merged by other merges; give the .json that made them")
     grid = tokens.grid
     if merges.axes == "flat":
         ids = merges.decode(tokens.ids_L)
     elif about["layout"] == "grid":
-        ids = merges.decode(tokens.ids_L, (grid.t, grid.h, grid.w)).reshape(-1)
+        ids = merges.decode(tokens.ids_L, grid=grid).reshape(-1)
     else:
         ids = _bytes_of_planes(tokens, merges, about)
     meta = {key: value for key, value in tokens.meta.items() if key != "bpe"}
@@ -247,18 +248,9 @@ def _bytes_of_planes(tokens: Tokens, merges: Merges, about: dict[str, Any]) -> I
     from tokenreel.jobs.encode import tokenizer_of
 
     ends = np.cumsum(about["counts"])
-    planes = [merges.decode(part, tokens.size) for part in np.split(tokens.ids_L, ends[:-1])]
+    planes = [merges.decode(part, grid=tokens.size) for part in np.split(tokens.ids_L, ends[:-1])]
     (again,) = tokenizer_of(tokens, "this file").encode([np.stack(planes).astype(np.uint8)])
     return again.ids_L
-
-
-def fingerprint_of(merges: Merges) -> str:
-    """SHA-256 of what the merges do, as hexadecimal text."""
-    digest = hashlib.sha256(f"{merges.axes} {merges.base_size} ".encode())
-    digest.update(np.ascontiguousarray(merges.pairs, "<u4").tobytes())
-    if merges.axes == "grid":
-        digest.update(np.ascontiguousarray(merges.axis, np.uint8).tobytes())
-    return digest.hexdigest()
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -290,7 +282,7 @@ def encode_merged(
     metadata = {
         "format": BPE_FORMAT,
         "version": str(VERSION),
-        "bpe": json.dumps({"merges": fingerprint_of(merges), "vocab_size": merges.vocab_size, "bytes": int(data.size)}),
+        "bpe": json.dumps({"merges": merges.fingerprint, "vocab_size": merges.vocab_size, "bytes": int(data.size)}),
     }
     with TensorWriter(_suffix(output, ".safetensors"), name="bpe_ids", dtype=ids.dtype) as writer:
         writer.reserve(metadata)
@@ -319,7 +311,7 @@ def decode_merged(
         raise FormatError(f"{source} holds no merged ids; give what tokenreel bpe encode wrote")
     reader = TensorReader(source)
     reader.check_format(BPE_FORMAT, VERSION)
-    if reader.json("bpe").get("merges") != fingerprint_of(merges):
+    if reader.json("bpe").get("merges") != merges.fingerprint:
         raise MismatchError(f"{source} was merged by other merges; give the .json that made it")
     data = merges.decode(reader.whole("bpe_ids")).astype(np.uint8)
     with whole_file(output) as temporary:
@@ -330,7 +322,8 @@ def decode_merged(
 def _encode_bytes(data: Ids, merges: Merges, source: Path) -> Ids:
     if merges.base_size != 256 or merges.axes != "flat":
         raise MismatchError(
-            f"{source} is taken as bytes, which need flat merges over 256 ids, not {merges.axes} over {merges.base_size}"
+            f"{source} is taken as bytes, which need flat merges over 256 ids; these are {merges.axes}, "
+            f"over {merges.base_size}"
         )
     return merges.encode(data).astype(smallest_unsigned(merges.vocab_size))
 
@@ -344,8 +337,13 @@ def _rewrite_shards(
         for index, record in enumerate(reader, start=1):
             tokens = change(record)
             if writer is None:
-                about = {"tokenizer": tokens.tokenizer, "fingerprint": tokens.fingerprint}
-                writer = ShardWriter(output, **about, codebook_size=tokens.codebook_size, layout=tokens.layout)
+                writer = ShardWriter(
+                    output,
+                    tokenizer=tokens.tokenizer,
+                    fingerprint=tokens.fingerprint,
+                    codebook_size=tokens.codebook_size,
+                    layout=tokens.layout,
+                )
                 stack.enter_context(writer)
             writer.write(tokens)
             after += tokens.num_tokens

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tokenreel.errors import TokenReelError
+from tokenreel.jobs.bpe import train_merges
 from tokenreel.jobs.check import check_file
 from tokenreel.jobs.encode import decode_file, encode_file
 from tokenreel.jobs.patchify import Patchified, patchify_file, restore_file
@@ -25,6 +26,7 @@ from tokenreel.samples import SAMPLE_CLIP
 __all__ = ["Step", "demo_steps"]
 
 _SHOWN = 4
+_BPE_VOCABULARY = 8192
 _MOST_FRAMES = 150
 _MOST_PIXELS = 640 * 360
 
@@ -97,6 +99,19 @@ def demo_steps(
     values = encoded.as_json()
     text = f"{values['tokens']} raw tokens of 256 codes in clip.tokens; decoded to decoded.mkv, lossless"
     yield _step("tokens", text, start, tokens=values["tokens"])
+
+    start = time.perf_counter()
+    with bar("bpe") as progress:
+        learned = train_merges(
+            [encoded.path], folder / "merges.json", vocab_size=_BPE_VOCABULARY, boundaries=False, progress=progress
+        )
+    values = learned.as_json()
+    saved = values["bits_before"] / values["bits_after"]
+    text = (
+        f"{values['merges']} byte-pair merges over the pixel bytes: {values['ids']} ids become {values['merged_ids']}, "
+        f"{saved:.2f} x fewer bits"
+    )
+    yield _step("bpe", text, start, bpe_saves=round(saved, 3))
 
     start = time.perf_counter()
     with bar("restore") as progress:
