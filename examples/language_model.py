@@ -1,8 +1,8 @@
 """A next-token model of 2 million parameters on the tokens of rendered, captioned clips; it draws one continuation.
 
 Clips -> raw tokens -> byte-pair merges -> rows ``BOS caption SEP ids EOS`` -> a small decoder-only transformer. Given a
-caption and the first frame, the model continues the clip. ``--steps 1500`` takes some minutes on two cores and draws
-recognisable motion; the default only shows that it learns.
+caption and the first frame, the model continues the clip. The default only shows that it learns; ``--steps 1500`` takes
+some ten minutes on two cores and draws recognisable motion.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tokenreel.render import Actor, Move, Scene, Solid, render
 from tokenreel.tokens import bpe
 
 COLOURS = {"red": (220, 60, 50), "green": (70, 180, 80), "blue": (60, 90, 220), "yellow": (240, 200, 60)}
-SIDE, FRAMES, CONTEXT = 16, 6, 384
+SIDE, FRAMES, CONTEXT = 16, 6, 256
 
 
 def clip(rng: np.random.Generator) -> tuple[tr.Clip, str]:
     """One object on a dark ground, and its caption."""
     shape, colour = rng.choice(["circle", "square", "triangle"]), rng.choice(list(COLOURS))
     motion = rng.choice(["left", "right", "up", "down"])
-    actor = Actor(shape=str(shape), size=0.45, motion=Move(str(motion), reach=0.9), colour=COLOURS[str(colour)])
+    actor = Actor(shape=str(shape), size=0.45, motion=Move(kind=str(motion), reach=0.9), colour=COLOURS[str(colour)])
     scene = Scene(height=SIDE, width=SIDE, num_frames=FRAMES, background=Solid((24, 24, 32)), actors=(actor,))
     rendered = render(scene)
     # 16 levels a channel: edges have few shades, as after a tokenizer with a small codebook
@@ -72,8 +72,8 @@ class NextToken(nn.Module):
         return self.norm(x_BLD) @ self.embed.weight.T
 
 
-def rows_of(count: int, seed: int) -> tuple[list[tr.Tokens], LanguageVocabulary, bpe.Merges, list[np.ndarray]]:
-    """Clips as tokens, their merges, and rows for training, one clip a row."""
+def sequences_of(count: int, seed: int) -> tuple[list[tr.Tokens], LanguageVocabulary, bpe.Merges, list[np.ndarray]]:
+    """Clips as tokens, the vocabulary, the merges, and each clip as one sequence of ids."""
     rng, tokenizer = np.random.default_rng(seed), tr.load(f"raw:1,{SIDE},{SIDE}")
     clips = []
     for _ in range(count):
@@ -97,24 +97,23 @@ def continued(model: NextToken, prefix: np.ndarray, vocabulary: LanguageVocabula
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--output", type=Path, default=Path("continuation.gif"))
     args = parser.parse_args()
     torch.manual_seed(0)
-    clips, vocabulary, merges, sequences = rows_of(400, seed=0)
+    clips, vocabulary, merges, sequences = sequences_of(400, seed=0)
     lengths = [len(sequence) for sequence in sequences]
     print(
         f"{len(clips)} clips of {clips[0].num_tokens} bytes; merged and captioned: {np.mean(lengths):.0f} ids on average"
     )
-    sequences = [sequence[:CONTEXT] for sequence in sequences]
-    rows = [row for sequence in sequences for row in pack_rows([sequence], vocabulary, context=CONTEXT)]
+    rows = list(pack_rows(sequences, vocabulary, context=CONTEXT, keep_last=False))
     batches = torch.from_numpy(np.stack([row.ids_S for row in rows]))
     model = NextToken(vocabulary.vocab_size)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(rows)} rows of {CONTEXT} ids")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95))
     start = time.perf_counter()
     for step in range(args.steps):
-        batch = batches[torch.randint(0, len(batches), (8,))]
+        batch = batches[torch.randint(0, len(batches), (4,))]
         logits = model(batch[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), ignore_index=vocabulary.pad_id)
         optimizer.zero_grad()
