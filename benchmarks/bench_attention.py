@@ -82,7 +82,7 @@ def bench_stacks(repeats: int) -> None:
         rotary = Rotary(head_dim=config.head_dim, max_extents=(length,))(torch.arange(length)[:, None])
         alone = torch.cat([stack(row[None], rotary=rotary) for row in x])
         torch.testing.assert_close(stack(x, rotary=rotary), alone, rtol=1e-5, atol=1e-5)
-        calls = {"peak": peak_call(), "stack": lambda: stack(x, rotary=rotary)}  # noqa: B023
+        calls = {"peak": peak_call(), "stack": lambda: stack(x, rotary=rotary)}
         times = race(calls, repeats)
         flops = flops_of(calls["stack"])
         shares = [flops / own / (2 * PEAK_SIDE**3 / peak) for own, peak in zip(times["stack"], times["peak"])]

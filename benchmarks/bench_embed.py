@@ -1,6 +1,6 @@
 """Linear patch embedding as one matrix product and as a convolution of the same weights, one thread, medians.
 
-    python benchmarks/bench_embed.py
+python benchmarks/bench_embed.py
 """
 
 from __future__ import annotations

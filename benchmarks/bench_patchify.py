@@ -48,13 +48,16 @@ with av.open(video) as c:
 FLOOR_ENCODE = """
 import sys, av, numpy as np
 raw, out, height, width, count, codec = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]), sys.argv[6]
-options = {"libx264rgb": {"qp": "0", "preset": "ultrafast"}, "ffv1": {"level": "3", "slices": "12", "slicecrc": "1", "g": "1"}}[codec]
+x264 = {"qp": "0", "preset": "ultrafast"}
+ffv1 = {"level": "3", "slices": "12", "slicecrc": "1", "g": "1"}
+options = {"libx264rgb": x264, "ffv1": ffv1}[codec]
 with av.open(out, "w") as c, open(raw, "rb") as f:
     s = c.add_stream(codec, rate=3, options=options)
     s.width, s.height, s.pix_fmt = width, height, {"libx264rgb": "rgb24", "ffv1": "bgr0"}[codec]
     s.thread_type = "AUTO"
     for i in range(count):
-        frame = av.VideoFrame.from_ndarray(np.fromfile(f, np.uint8, height * width * 3).reshape(height, width, 3), format="rgb24")
+        pixels = np.fromfile(f, np.uint8, height * width * 3).reshape(height, width, 3)
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         c.mux(s.encode(frame.reformat(format=s.pix_fmt)))
     c.mux(s.encode(None))
 """

@@ -103,9 +103,7 @@ def main() -> None:
     torch.manual_seed(0)
     clips, vocabulary, merges, sequences = sequences_of(400, seed=0)
     lengths = [len(sequence) for sequence in sequences]
-    print(
-        f"{len(clips)} clips of {clips[0].num_tokens} bytes; merged and captioned: {np.mean(lengths):.0f} ids on average"
-    )
+    print(f"{len(clips)} clips of {clips[0].num_tokens} bytes; merged and captioned: {np.mean(lengths):.0f} ids each")
     rows = list(pack_rows(sequences, vocabulary, context=CONTEXT, keep_last=False))
     batches = torch.from_numpy(np.stack([row.ids_S for row in rows]))
     model = NextToken(vocabulary.vocab_size)

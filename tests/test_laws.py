@@ -32,7 +32,13 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 def assert_same(a: Tokens, b: Tokens) -> None:
     np.testing.assert_array_equal(a.ids_L, b.ids_L)
-    assert (a.grid, a.size, a.layout, a.codebook_size, a.fingerprint) == (b.grid, b.size, b.layout, b.codebook_size, b.fingerprint)
+    assert (a.grid, a.size, a.layout, a.codebook_size, a.fingerprint) == (
+        b.grid,
+        b.size,
+        b.layout,
+        b.codebook_size,
+        b.fingerprint,
+    )
 
 
 def test_count_order_shape_and_range_are_kept(tokenizer: Tokenizer) -> None:

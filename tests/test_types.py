@@ -22,7 +22,7 @@ def tokens(**changes: object) -> Tokens:
 
 def test_grid_covers_sizes_that_do_not_divide() -> None:
     assert Grid.of(5, 17, 16, (2, 16, 16)) == Grid(t=3, h=2, w=1)
-    with pytest.raises(InputError, match="Grid.t"):
+    with pytest.raises(InputError, match=r"Grid\.t"):
         Grid(t=0, h=1, w=1)
 
 
@@ -32,7 +32,9 @@ def test_patch_size_is_three_whole_numbers(bad: object) -> None:
         check_patch_size(bad)
 
 
-@pytest.mark.parametrize(("size", "name"), [(1, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")])
+@pytest.mark.parametrize(
+    ("size", "name"), [(1, "uint8"), (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")]
+)
 def test_smallest_unsigned(size: int, name: str) -> None:
     assert smallest_unsigned(size) == np.dtype(name)
 

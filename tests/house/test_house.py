@@ -52,16 +52,18 @@ def test_the_numpy_path_never_imports_torch(words: list[str], tmp_path_factory: 
     os.chdir(folder)
     from tokenreel.samples import SAMPLE_CLIP
 
+    clip = repr(str(SAMPLE_CLIP))
     make = (
-        "from tokenreel.jobs.patchify import patchify_file as p; from tokenreel.jobs.encode import encode_file as e; "
-        f"from tokenreel.media.frames import Selection as S; p({str(SAMPLE_CLIP)!r}, 'a.safetensors', selection=S(uniform=2)); "
-        f"e({str(SAMPLE_CLIP)!r}, 'a.tokens', selection=S(uniform=2))"
+        "from tokenreel.jobs.patchify import patchify_file as p; from tokenreel.jobs.encode import encode_file as e\n"
+        "from tokenreel.media.frames import Selection as S\n"
+        f"p({clip}, 'a.safetensors', selection=S(uniform=2)); e({clip}, 'a.tokens', selection=S(uniform=2))"
     )
     fresh(make)
     arguments = [str(SAMPLE_CLIP) if word == "CLIP" else word for word in words]
     code = (
         "import sys\nfrom tokenreel.cli.main import app\n"
-        f"try:\n    app({arguments!r})\nexcept SystemExit as e:\n    print('exit', e.code)\nprint('torch' in sys.modules)"
+        f"try:\n    app({arguments!r})\nexcept SystemExit as end:\n    print('exit', end.code)\n"
+        "print('torch' in sys.modules)"
     )
     assert fresh(code).endswith("exit 0\nFalse")
 
@@ -102,7 +104,9 @@ def test_no_function_is_past_80_lines() -> None:
                 assert node.end_lineno - node.lineno < 80, f"{path}: {node.name}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/tour.md", "docs/patches.md", "docs/formats.md", "docs/data.md", "docs/bpe.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/tour.md", "docs/patches.md", "docs/formats.md", "docs/data.md", "docs/bpe.md"]
+)
 def test_the_python_in_the_documents_runs(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
     if document == "README.md":

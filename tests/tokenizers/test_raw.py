@@ -28,7 +28,14 @@ def test_float_and_uint8_give_the_same_tokens(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [torch.zeros(3, 4, 4), torch.zeros(1, 2, 4, 4), torch.zeros(3, 0, 4, 4), torch.full((3, 1, 2, 2), float("nan")), "x"]
+    "bad",
+    [
+        torch.zeros(3, 4, 4),
+        torch.zeros(1, 2, 4, 4),
+        torch.zeros(3, 0, 4, 4),
+        torch.full((3, 1, 2, 2), float("nan")),
+        "x",
+    ],
 )
 def test_what_is_no_video_is_refused(bad: object) -> None:
     with pytest.raises(InputError, match="video"):
@@ -56,7 +63,11 @@ def test_load_by_name_options_and_folder(tmp_path: Path) -> None:
     made.save(tmp_path / "t")
     again = load(tmp_path / "t")
     assert again.fingerprint == made.fingerprint != load("raw").fingerprint
-    for name, words in (("raww", "known names: raw"), ("raw:1,2", "such as raw:1,16,16"), ("raw:a", "such as raw:1,16,16")):
+    for name, words in (
+        ("raww", "known names: raw"),
+        ("raw:1,2", "such as raw:1,16,16"),
+        ("raw:a", "such as raw:1,16,16"),
+    ):
         with pytest.raises(InputError, match=words):
             load(name)
     (tmp_path / "t" / "config.json").write_text('{"tokenizer": "later"}')

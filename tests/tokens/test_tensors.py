@@ -35,7 +35,10 @@ def test_a_grown_file_is_an_ordinary_one(
         writer.add_blocks("cells", np.int32, (2, 3), iter(cells))
         writer.finish({"note": note})
     whole = np.concatenate(blocks)
-    for read in (safetensors.numpy.load_file(path), {k: v.numpy() for k, v in safetensors.torch.load_file(path).items()}):
+    for read in (
+        safetensors.numpy.load_file(path),
+        {k: v.numpy() for k, v in safetensors.torch.load_file(path).items()},
+    ):
         read.pop("_align", None)
         assert set(read) == {"grown", "times", "cells"}
         np.testing.assert_array_equal(read["grown"], whole)

@@ -185,7 +185,7 @@ class TokenFile:
         return self._part(self._tensors.whole("ids"), self.header.grid, self.header.size, self.pts_seconds)
 
     def slabs(self, grid_steps: int, *, first_frames: int, step_frames: int) -> Iterator[Tokens]:
-        """The clip in parts of ``grid_steps`` steps of the grid's time; layouts ``queries`` and ``merged`` come as one part.
+        """The clip in parts of ``grid_steps`` steps of time; layouts ``queries`` and ``merged`` come as one part.
 
         Args:
             first_frames: how many frames the first step of the grid stands for: 1 for a causal tokenizer, else pt.
