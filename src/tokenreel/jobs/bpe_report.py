@@ -184,6 +184,8 @@ def draw_report(report: BpeReport, output: str | os.PathLike[str]) -> Path:
                 Image.Resampling.NEAREST,
             )
             sheet.paste(picture, (left + 170, y + 2))
+            box = (left + 169, y + 1, left + 170 + picture.width, y + 2 + picture.height)
+            draw.rectangle(box, outline=(190, 190, 200))
     return save_picture(sheet, output)
 
 
