@@ -80,9 +80,11 @@ def sequences_of(count: int, seed: int) -> tuple[list[tr.Tokens], LanguageVocabu
         made, caption = clip(rng)
         [tokens] = tokenizer.encode([np.moveaxis(made.frames_THWC, -1, 0)])
         clips.append(tokens.with_meta(caption=caption))
-    merges = bpe.train([tokens.ids_L for tokens in clips], vocab_size=768)
+    frames = [tokens.ids_L.reshape(FRAMES, -1) for tokens in clips]  # merged frame by frame: a clip can be cut anywhere
+    merges = bpe.train([frame for one in frames for frame in one], vocab_size=768)
     vocabulary = LanguageVocabulary(codebook_size=merges.vocab_size)
-    sequences = [vocabulary.encode(merges.encode(tokens.ids_L), tokens.meta["caption"]) for tokens in clips]
+    merged = [np.concatenate(merges.encode_many(list(one))) for one in frames]
+    sequences = [vocabulary.encode(ids, tokens.meta["caption"]) for ids, tokens in zip(merged, clips)]
     return clips, vocabulary, merges, sequences
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .bpe_index import jit
+from .bpe_queue import jit
 
 __all__ = ["Expansions", "decode_flat", "decode_grid", "decoded_size", "expansions_of"]
 
@@ -124,7 +124,8 @@ def _take_apart(this: int, expansions: Expansions, base_size: int, out: Any, at:
         num -= 1
         this = waiting[num]
         if spans[this, 0] >= 0:
-            out[at : at + spans[this, 1]] = table[spans[this, 0] : spans[this, 0] + spans[this, 1]]
+            for k in range(spans[this, 1]):
+                out[at + k] = table[spans[this, 0] + k]
             at += spans[this, 1]
         else:
             waiting[num] = right[this - base_size]
@@ -136,7 +137,7 @@ def _take_apart(this: int, expansions: Expansions, base_size: int, out: Any, at:
 def decode_flat(ids: Any, expansions: Expansions, base_size: int, out: Any) -> None:
     """Write what ``ids`` stand for to ``out``, which has ``WIDE`` more entries than that.
 
-    Most ids stand for a few base ids, so ``WIDE`` = 4 entries are read, then written, at once (one instruction each); the
+    Most ids stand for a few base ids, so ``WIDE`` = 4 entries are read, then written, at once by one instruction; the
     next id writes over what was too many.
     """
     table, spans = expansions.table, expansions.spans
@@ -147,7 +148,7 @@ def decode_flat(ids: Any, expansions: Expansions, base_size: int, out: Any) -> N
         source = spans[this, 0]
         size = np.uint64(spans[this, 1])
         if source < 0:
-            _take_apart(np.int64(this), expansions, base_size, out, np.int64(at))
+            _take_apart(np.int64(this), expansions, base_size, out, np.int64(at))  # type: ignore[arg-type]
         else:
             begin = np.uint64(source)
             w, x, y, z = table[begin], table[begin + one], table[begin + two], table[begin + three]
@@ -176,7 +177,7 @@ def _place(expansions: Expansions, this: int, t: int, h: int, w: int, out: Any, 
 
 @jit
 def decode_grid(ids: Any, expansions: Expansions, base_size: int, out: Any, is_filled: Any) -> Any:
-    """Put each id's block with its first cell at the first empty cell of ``out``; tell how they fit, and at which id."""
+    """Put each id's block with its first cell at the first empty cell of ``out``; tell how they fit, and where."""
     _, spans, extents_VA, left, right, axis = expansions
     _, num_h, num_w = out.shape
     filled = is_filled.reshape(-1)
@@ -203,7 +204,8 @@ def decode_grid(ids: Any, expansions: Expansions, base_size: int, out: Any, is_f
                     return OVERLAPS, n
             else:
                 a = left[this - base_size]
-                waiting[num + 1] = waiting[num]
+                for k in range(1, 4):
+                    waiting[num + 1, k] = waiting[num, k]
                 waiting[num + 1, 0] = a
                 waiting[num, 0] = right[this - base_size]
                 waiting[num, 1 + axis[this - base_size]] += extents_VA[a, axis[this - base_size]]

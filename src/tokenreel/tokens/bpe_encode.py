@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import bpe_flat, bpe_grid
-from .bpe_index import jit, pair_key
+from .bpe_flat import merge_places as merge_flat
+from .bpe_grid import blocks_around
+from .bpe_grid import merge_places as merge_grid
+from .bpe_queue import jit, pair_key
 
-__all__ = ["Rules", "encode_flat", "encode_grids", "rules_of"]
+__all__ = ["Lists", "Rules", "encode_flat", "encode_grids", "rules_of"]
 
 FREE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 NOWHERE = -1
@@ -48,9 +50,9 @@ class Rules(NamedTuple):
 
     keys: npt.NDArray[np.uint64]
     ranks: npt.NDArray[np.int32]
-    left: npt.NDArray[np.int32]
-    right: npt.NDArray[np.int32]
-    axis: npt.NDArray[np.int32]
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    axis: npt.NDArray[np.int64]
     bounds: npt.NDArray[np.int32]
     other: npt.NDArray[np.int32]
     side: npt.NDArray[np.int32]
@@ -84,8 +86,8 @@ def _fill(keys: Any, ranks: Any, left: Any, right: Any, axis: Any, base_size: in
 
 def rules_of(pairs: npt.NDArray[np.uint32], axis: npt.NDArray[np.integer[Any]], base_size: int) -> Rules:
     """The merges ``pairs`` (M, 2) with their axes, arranged for applying them."""
-    left, right = (np.ascontiguousarray(column).astype(np.int32) for column in pairs.T)
-    axes = axis.astype(np.int32)
+    left, right = (np.ascontiguousarray(column).astype(np.int64) for column in pairs.T)
+    axes = axis.astype(np.int64)
     size = 16
     while size < 2 * left.size:
         size *= 2
@@ -116,20 +118,26 @@ class Lists(NamedTuple):
     start: npt.NDArray[np.int64]
     size: npt.NDArray[np.int32]
 
+    @classmethod
+    def empty(cls, num_merges: int) -> Lists:
+        """No lists for any rank."""
+        return cls(start=np.full(num_merges, -1, np.int64), size=np.zeros(num_merges, np.int32))
+
 
 @jit
-def _grown(arena: Any, used: int, more: int) -> Any:
+def _grown(arena: Any, used: Any, more: Any) -> Any:
     """The arena, or a larger copy of it if ``more`` does not fit."""
     if used + more <= arena.size:
         return arena
     larger = np.empty(2 * (used + more), np.int32)
-    larger[:used] = arena[:used]
+    for i in range(used):
+        larger[i] = arena[i]
     return larger
 
 
 @jit
-def _list_by_rank(ranks: Any, places: Any, lists: Lists, arena: Any, used: int) -> Any:
-    """List ``places[i]`` under ``ranks[i]``, in order; none of these ranks has a list yet. Negative ranks are left out."""
+def _list_by_rank(ranks: Any, places: Any, lists: Lists, arena: Any, used: Any) -> Any:
+    """List ``places[i]`` under ``ranks[i]``, in order; none of these ranks has a list yet. Negative ones stay out."""
     total = 0
     for i in range(ranks.size):
         r = ranks[i]
@@ -150,122 +158,127 @@ def _list_by_rank(ranks: Any, places: Any, lists: Lists, arena: Any, used: int) 
 
 
 @jit
-def _follow(rules: Rules, made: int, axis: int, side: int, ids: Any, places: Any, lists: Lists, rank_V: Any, ranks: Any,
-            arena: Any, used: int) -> Any:  # fmt: skip
-    """List the pairs that merge ``made`` has just made on one side, as the rules of its id say.
+def _list_base_pairs(cells: Any, begin: Any, end: Any, stride: Any, axis: Any, limit: Any, rules: Rules, lists: Lists, work: Any, arena: Any, used: Any) -> Any:  # fmt: skip  # noqa: E501
+    """List the pairs of base ids from ``begin`` on whose second stands before ``end``, under the ranks of their merges.
 
-    ``rank_V`` is scratch, -1 for every id; ``ranks`` is scratch. For ``BOTH`` the neighbours are all the new id itself.
+    Ids at or above ``limit`` are markers. ``work`` is scratch, two rows.
     """
-    first, stop = rules.bounds[made], rules.bounds[made + 1]
-    wanted = False
-    for k in range(first, stop):
-        if rules.side[k] == side and rules.axis[rules.rank[k]] == axis:
-            rank_V[rules.other[k]] = rules.rank[k]
-            wanted = True
-            if side == BOTH:
-                ranks[: places.size] = rules.rank[k]
-    if wanted and places.size > 0:
-        if side != BOTH:
-            for j in range(places.size):
-                ranks[j] = rank_V[ids[j]]
-        arena, used = _list_by_rank(ranks[: places.size], places, lists, arena, used)
-    for k in range(first, stop):
-        rank_V[rules.other[k]] = -1
+    num = 0
+    for p in range(begin, end - stride):
+        left, right = cells[p], cells[p + stride]
+        if left < limit and right < limit:
+            work[0, num] = rules.ranks[_slot(rules.keys, pair_key(left, right, axis))]
+            work[1, num] = p
+            num += 1
+    return _list_by_rank(work[0, :num], work[1, :num], lists, arena, used)
+
+
+@jit
+def _follow(rules: Rules, made: Any, new: Any, axis: Any, ids: Any, places: Any, nums: Any, lists: Lists, rank_V: Any, ranks: Any, arena: Any, used: Any) -> Any:  # fmt: skip  # noqa: E501
+    """List the pairs that merge ``made`` has just made along an axis, as the rules of its id say.
+
+    ``ids``, ``places`` and ``nums`` tell its neighbours as in training; ``rank_V`` (-1 for all ids) and ``ranks`` are
+    scratch.
+    """
+    for side in range(3):
+        num, num_rules = nums[side], 0
+        for k in range(rules.bounds[made], rules.bounds[made + 1]):
+            if rules.side[k] == side and rules.axis[rules.rank[k]] == axis:
+                rank_V[rules.other[k]] = rules.rank[k]
+                num_rules += 1
+        if num == 0 or num_rules == 0:
+            num = 0
+        elif side == BOTH:
+            for j in range(num):
+                ranks[j] = rank_V[new]
+        else:
+            for j in range(num):
+                ranks[j] = rank_V[ids[side, j]]
+        arena, used = _list_by_rank(ranks[:num], places[side, :num], lists, arena, used)
+        for k in range(rules.bounds[made], rules.bounds[made + 1]):
+            rank_V[rules.other[k]] = -1
     return arena, used
 
 
 @jit
-def _ranks_of_base_pairs(left: Any, right: Any, axis: int, limit: int, rules: Rules, ranks: Any) -> None:
-    """The rank of each pair of neighbours, or a negative number; ids at or above ``limit`` are markers."""
-    for i in range(left.size):
-        ranks[i] = NOWHERE
-        if left[i] < limit and right[i] < limit:
-            ranks[i] = rules.ranks[_slot(rules.keys, pair_key(left[i], right[i], axis))]
+def _take(lists: Lists, r: Any, arena: Any) -> Any:
+    """The places listed under a rank, which then has no list any more."""
+    start, size = lists.start[r], lists.size[r]
+    lists.start[r] = -1
+    lists.size[r] = 0
+    return arena[start : start + size]
 
 
 @jit
-def encode_flat(cells: Any, rules: Rules, width_V: Any, base_size: int, border: int, block_size: int) -> None:
+def encode_flat(cells: Any, rules: Rules, lists: Lists, width_V: Any, base_size: Any, border: Any, block_size: Any) -> None:  # fmt: skip  # noqa: E501
     """Apply all merges to sequences in ``cells`` (see ``bpe_flat``), in place, block by block."""
     num_merges = rules.left.size
-    lists = Lists(np.full(num_merges, -1, np.int64), np.zeros(num_merges, np.int32))
     rank_V = np.full(border + 1, -1, np.int32)
-    arena = np.empty(block_size, np.int32)
-    ranks = np.empty(0, np.int32)
-    beside = bpe_flat.Beside(np.empty((2, 0), cells.dtype), np.empty((3, 0), np.int32))
-    begin = 1
+    nums = np.zeros(3, np.int64)
+    arena, work = np.empty(block_size, np.int32), np.empty((2, 0), np.int32)
+    ids, places = np.empty((2, 0), cells.dtype), np.empty((3, 0), np.int32)
+    one, row, begin, nothing = np.int64(1), np.int64(0), np.int64(1), np.int64(0)
     while begin < cells.size - 1:
         end = min(begin + block_size, cells.size - 1)
         while end < cells.size - 1:
-            if rules.ranks[_slot(rules.keys, pair_key(cells[end - 1], cells[end], 0))] == NOWHERE:
+            if rules.ranks[_slot(rules.keys, pair_key(cells[end - 1], cells[end], row))] == NOWHERE:
                 break
             end += 1
         size = end - begin
-        if size > ranks.size:
-            ranks = np.empty(size, np.int32)
-            beside = bpe_flat.Beside(np.empty((2, size + 1), cells.dtype), np.empty((3, size + 1), np.int32))
-        _ranks_of_base_pairs(cells[begin : end - 1], cells[begin + 1 : end], 0, base_size, rules, ranks)
-        arena, used = _list_by_rank(ranks[: size - 1], np.arange(begin, end), lists, arena, 0)
+        if size > work.shape[1]:
+            work = np.empty((2, size), np.int32)
+            ids, places = np.empty((2, size + 1), cells.dtype), np.empty((3, size + 1), np.int32)
+        arena, used = _list_base_pairs(
+            cells, begin, end, one, row, base_size, rules, lists, work, arena, nothing
+        )  # fmt: skip
         for r in range(num_merges):
             if lists.size[r] == 0:
                 continue
-            places = arena[lists.start[r] : lists.start[r] + lists.size[r]]
-            lists.start[r] = -1
-            lists.size[r] = 0
-            before, after, both = bpe_flat.merge_places(
-                cells, places, rules.left[r], rules.right[r], base_size + r, width_V, border, beside
-            )
-            if rules.bounds[r] == rules.bounds[r + 1]:
-                continue
-            arena, used = _follow(
-                rules, r, 0, BEFORE, beside.ids[0], beside.places[0, :before], lists, rank_V, ranks, arena, used
-            )
-            arena, used = _follow(
-                rules, r, 0, AFTER, beside.ids[1], beside.places[1, :after], lists, rank_V, ranks, arena, used
-            )
-            arena, used = _follow(
-                rules, r, 0, BOTH, beside.ids[1], beside.places[2, :both], lists, rank_V, ranks, arena, used
-            )
+            listed = _take(lists, r, arena)
+            merge_flat(
+                cells, listed, rules.left[r], rules.right[r], base_size + r, width_V, border, ids, places, nums
+            )  # fmt: skip
+            if rules.bounds[r] < rules.bounds[r + 1]:
+                arena, used = _follow(
+                    rules, r, base_size + r, row, ids, places, nums, lists, rank_V, work[0], arena, used
+                )
         begin = end
 
 
 @jit
-def encode_grids(cells: Any, rules: Rules, step_AV: Any, cross_AV: Any, strides: Any, axes: Any, base_size: int, flag: int) -> None:  # fmt: skip  # noqa: E501
+def encode_grids(cells: Any, rules: Rules, lists: Lists, step_AV: Any, cross_AV: Any, strides: Any, axes: Any, base_size: Any, flag: Any) -> None:  # fmt: skip  # noqa: E501
     """Apply all merges to the grids of a sheet (see ``bpe_grid``), in place."""
     num_merges = rules.left.size
-    lists = Lists(np.full(num_merges, -1, np.int64), np.zeros(num_merges, np.int32))
     rank_V = np.full(base_size + num_merges, -1, np.int32)
-    ranks = np.empty(cells.size, np.int32)
-    everywhere = np.arange(cells.size)
-    arena = np.empty(cells.size, np.int32)
-    used = 0
+    nums = np.zeros(3, np.int64)
+    arena, work = np.empty(cells.size, np.int32), np.empty((2, cells.size), np.int32)
+    begin, used = np.int64(0), np.int64(0)
     for k in axes:
-        size = cells.size - strides[k]
-        _ranks_of_base_pairs(cells[:size], cells[strides[k] :], k, base_size, rules, ranks)
-        arena, used = _list_by_rank(ranks[:size], everywhere, lists, arena, used)
+        arena, used = _list_base_pairs(
+            cells, begin, cells.size, strides[k], k, base_size, rules, lists, work, arena, used
+        )  # fmt: skip
     most = 0
     for r in range(num_merges):
         most = max(most, lists.size[r])
-    ids, places = np.empty(most + 1, cells.dtype), np.empty((3, most + 1), np.int32)
+    ids, places, merged = (
+        np.empty((2, most + 1), cells.dtype),
+        np.empty((3, most + 1), np.int32),
+        np.empty(most, np.int32),
+    )
     for r in range(num_merges):
         if lists.size[r] == 0:
             continue
-        listed = arena[lists.start[r] : lists.start[r] + lists.size[r]]
-        lists.start[r] = -1
-        lists.size[r] = 0
+        listed = _take(lists, r, arena)
         new = base_size + r
-        num = bpe_grid.merge_places(
-            cells, listed, rules.left[r], rules.right[r], new, rules.axis[r], step_AV, strides, flag, places[2]
-        )
+        num = merge_grid(
+            cells, listed, rules.left[r], rules.right[r], new, rules.axis[r], step_AV, strides, flag, merged
+        )  # fmt: skip
         if rules.bounds[r] == rules.bounds[r + 1]:
             continue
-        blocks = places[2, :num]
         for k in axes:
-            found = bpe_grid.blocks_before(
-                cells, blocks, new, step_AV[k], cross_AV[k], strides[k], flag, ids, places[0]
-            )
-            arena, used = _follow(rules, r, k, BEFORE, ids, places[0, :found], lists, rank_V, ranks, arena, used)
-            found, found_new = bpe_grid.blocks_after(
-                cells, blocks, new, step_AV[k], cross_AV[k], flag, ids, places[0], places[1]
-            )
-            arena, used = _follow(rules, r, k, AFTER, ids, places[0, :found], lists, rank_V, ranks, arena, used)
-            arena, used = _follow(rules, r, k, BOTH, ids, places[1, :found_new], lists, rank_V, ranks, arena, used)
+            for i in range(3):
+                nums[i] = 0
+            blocks_around(
+                cells, merged[:num], new, step_AV[k], cross_AV[k], strides[k], flag, ids, places, nums
+            )  # fmt: skip
+            arena, used = _follow(rules, r, new, k, ids, places, nums, lists, rank_V, work[0], arena, used)

@@ -19,8 +19,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, InputError
-from ..files import whole_file
+from tokenreel.errors import FormatError, InputError
+from tokenreel.files import whole_file
 
 __all__ = ["FORMAT", "VERSION", "alphabet", "digest", "hf_tokenizer", "read_json", "write_json"]
 
@@ -83,7 +83,7 @@ def alphabet(base_size: int) -> list[str]:
     """The character for each base id in a Hugging Face file.
 
     Up to 256 ids: the byte alphabet of GPT-2, in which printable Latin-1 characters stand for themselves and the other
-    68 bytes, in order, for U+0100, U+0101, ... Above: U+10000 + id, the characters beyond the surrogates, of which there
+    68 bytes, in order, for U+0100, U+0101, ... Above: U+10000 + id, the characters beyond the surrogates; there
     are exactly 2^20.
 
     >>> alphabet(256)[ord("a")], alphabet(256)[ord(" ")], alphabet(1000)[5] == chr(0x10005)
@@ -109,7 +109,7 @@ def hf_tokenizer(pairs: list[list[int]], base_size: int, *, byte_level: bool) ->
     if len(vocab) < len(texts):
         twin = next(i for i, text in enumerate(texts) if vocab[text] != i)
         raise InputError(
-            f"the merged ids {twin} and {vocab[texts[twin]]} stand for the same base ids, which Hugging Face tokenizers "
+            f"the merged ids {twin} and {vocab[texts[twin]]} stand for equal base ids, which Hugging Face tokenizers "
             "cannot hold apart; merges that tokenreel trained have no such twins"
         )
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}

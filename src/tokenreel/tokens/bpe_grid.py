@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from .bpe_index import Queue, add_run, free, has_room, jit, next_pair, places_of, pop, spread
+from .bpe_queue import Learned, Queue, Scratch, free_list, has_room, jit, learn, list_births, next_pair, places_of
 
-__all__ = ["aligned_pairs", "merge_blocks"]
-
+__all__ = ["aligned_pairs", "blocks_around", "merge_pairs", "merge_places"]
 
 STRETCH = 4096
+"""So many new blocks are looked around along all axes before the next, while the cells about them are in the cache."""
 
 
 @jit
-def merge_places(cells: Any, listed: Any, left: int, right: int, new: int, axis: int, step_AV: Any, strides: Any, flag: int, merged: Any) -> Any:  # fmt: skip  # noqa: E501
-    """Merge one pair at its listed places, in order; note in ``merged`` where it stood, and give how many there were."""
+def merge_places(cells: Any, listed: Any, left: Any, right: Any, new: Any, axis: Any, step_AV: Any, strides: Any, flag: Any, merged: Any) -> Any:  # fmt: skip  # noqa: E501
+    """Merge one pair at its listed places, in order; note in ``merged`` where it stood, and give how often."""
     step = np.uint64(step_AV[axis, left])
     end_t = np.uint64(step_AV[0, new] - strides[0])
     end_h = np.uint64(step_AV[1, new] - strides[1])
@@ -54,55 +54,42 @@ def merge_places(cells: Any, listed: Any, left: int, right: int, new: int, axis:
 
 
 @jit
-def blocks_before(cells: Any, blocks: Any, new: int, step_V: Any, cross_V: Any, stride: int, flag: int, ids: Any,
-                   places: Any) -> Any:  # fmt: skip
-    """Note the aligned blocks before each new one along an axis, other than new ones; give how many there are.
+def blocks_around(cells: Any, blocks: Any, new: Any, step_V: Any, cross_V: Any, stride: Any, flag: Any, ids: Any, places: Any, nums: Any) -> None:  # fmt: skip  # noqa: E501
+    """Note the aligned blocks before and after each new one along an axis, going on from the numbers in ``nums``.
 
-    ``step_V`` and ``cross_V`` are those of the axis. Indices are unsigned: numba then leaves out its test for negative ones.
+    ``step_V`` and ``cross_V`` are those of the axis, ``ids`` and ``places`` of ``Scratch`` for it; ``nums`` counts
+    what their rows hold. A pair of two new blocks is noted once, from its first.
     """
     mask = np.uint64(flag - 1)
     unit = np.uint64(stride)
     this = np.uint64(new)
-    cross = cross_V[this]
-    found = np.uint64(0)
-    for j in range(blocks.size):
-        q = np.uint64(blocks[j]) - unit
-        other = np.uint64(cells[q]) & mask
-        if other == this or cross_V[other] != cross:
-            continue
-        back = np.uint64(step_V[other]) - unit
-        first = q - min(q, back)
-        ids[found] = other
-        places[found] = first
-        found += np.uint64(np.uint64(cells[first]) == other)
-    return np.int64(found)
-
-
-@jit
-def blocks_after(cells: Any, blocks: Any, new: int, step_V: Any, cross_V: Any, flag: int, ids: Any, places: Any, places_new: Any) -> Any:  # fmt: skip  # noqa: E501
-    """Note the aligned blocks after each new one along an axis: the older ones, and apart from them the new ones."""
-    mask = np.uint64(flag - 1)
-    this = np.uint64(new)
     step = np.uint64(step_V[this])
     cross = cross_V[this]
-    found, found_new = np.uint64(0), np.uint64(0)
+    before, after, both = np.uint64(nums[0]), np.uint64(nums[1]), np.uint64(nums[2])
     for j in range(blocks.size):
         p = np.uint64(blocks[j])
+        q = p - unit
+        other = np.uint64(cells[q]) & mask
         value = np.uint64(cells[p + step])
+        if other != this and cross_V[other] == cross:
+            first = q - min(q, np.uint64(step_V[other]) - unit)
+            ids[0, before] = other
+            places[0, before] = first
+            before += np.uint64(np.uint64(cells[first]) == other)
         if value == this:
-            places_new[found_new] = p
-            found_new += np.uint64(1)
+            places[2, both] = p
+            both += np.uint64(1)
             continue
         other = value & mask
-        ids[found] = other
-        places[found] = p
-        found += np.uint64((value == other) & (cross_V[other] == cross))
-    return np.int64(found), np.int64(found_new)
+        ids[1, after] = other
+        places[1, after] = p
+        after += np.uint64((value == other) & (cross_V[other] == cross))
+    nums[0], nums[1], nums[2] = before, after, both
 
 
 @jit
-def _give_birth(new: int, left: int, right: int, axis: int, step_AV: Any, cross_AV: Any) -> None:
-    """Write the extents of a new id; ``cross_AV`` holds the extents in the two other axes as one number."""
+def _give_birth(new: Any, left: Any, right: Any, axis: Any, step_AV: Any, cross_AV: Any) -> None:
+    """Write the extents of a new id."""
     for k in range(3):
         step_AV[k, new] = step_AV[k, left]
     step_AV[axis, new] += step_AV[axis, right]
@@ -111,71 +98,56 @@ def _give_birth(new: int, left: int, right: int, axis: int, step_AV: Any, cross_
 
 
 @jit
-def merge_blocks(cells: Any, step_AV: Any, cross_AV: Any, strides: Any, axes: Any, last: Any, queue: Queue, low: int,
-                 next_id: int, pairs: Any, counts: Any, now: int, goal: int, flag: int, ids: Any, places: Any,
-                 tally: Any) -> Any:  # fmt: skip
+def merge_pairs(cells: Any, step_AV: Any, cross_AV: Any, strides: Any, axes: Any, queue: Queue, learned: Learned, scratch: Scratch, low: Any, base_size: Any, now: Any, goal: Any, flag: Any) -> Any:  # fmt: skip  # noqa: E501
     """Merge the pairs of the queue, most frequent first, until merge number ``goal``.
 
     Returns:
         The number of the next merge, and whether the index must be built anew before it.
     """
-    touched = np.empty(tally.size, np.int32)
-    found = np.zeros(9, np.int64)
+    ids, places, merged = scratch.ids, scratch.places, scratch.merged
+    nums = np.zeros((3, 3), np.int64)
     while now < goal:
-        r = next_pair(queue, cells, step_AV, last, now, low)
-        if r < 0 or not has_room(queue, r, next_id, 6):
+        new = base_size + now
+        r = next_pair(queue, cells, step_AV, learned.last, now, low)
+        if r < 0 or not has_room(queue, r, new, 6):
             return now, True
-        pop(queue)
-        left = np.int64(queue.key[r] >> np.uint64(33))
-        right = np.int64((queue.key[r] >> np.uint64(2)) & np.uint64(0x7FFFFFFF))
-        axis = np.int64(queue.key[r] & np.uint64(3))
-        pairs[now, 0] = left
-        pairs[now, 1] = right
-        pairs[now, 2] = axis
-        counts[now] = queue.count[r]
-        _give_birth(next_id, left, right, axis, step_AV, cross_AV)
-        num = merge_places(
-            cells, places_of(queue, r), left, right, next_id, axis, step_AV, strides, flag, places[9]
-        )
-        if num >= low:
-            found[:] = 0
-            for begin in range(0, num, STRETCH):
-                blocks = places[9, begin : min(num, begin + STRETCH)]
-                for k in axes:
-                    found[k] += blocks_before(
-                        cells, blocks, next_id, step_AV[k], cross_AV[k], strides[k], flag,
-                        ids[k, found[k] :], places[k, found[k] :],
-                    )  # fmt: skip
-                    older, newer = blocks_after(
-                        cells, blocks, next_id, step_AV[k], cross_AV[k], flag,
-                        ids[3 + k, found[3 + k] :], places[3 + k, found[3 + k] :], places[6 + k, found[6 + k] :],
-                    )  # fmt: skip
-                    found[3 + k] += older
-                    found[6 + k] += newer
+        left, right, axis = learn(queue, r, learned, now, new)
+        now += 1
+        _give_birth(new, left, right, axis, step_AV, cross_AV)
+        num = merge_places(cells, places_of(queue, r), left, right, new, axis, step_AV, strides, flag, merged)
+        free_list(queue, r)
+        if num < low:
+            continue
+        for k in axes:
+            for i in range(3):
+                nums[k, i] = 0
+        for begin in range(0, num, STRETCH):
+            blocks = merged[begin : min(num, begin + STRETCH)]
             for k in axes:
-                spread(queue, ids[k], places[k], found[k], next_id, k, True, tally, touched, low, now)
-                spread(queue, ids[3 + k], places[3 + k], found[3 + k], next_id, k, False, tally, touched, low, now)
-                add_run(queue, places[6 + k], found[6 + k], next_id, k, low, now)
-        next_id += 1
+                blocks_around(
+                    cells, blocks, new, step_AV[k], cross_AV[k], strides[k], flag, ids[k], places[k], nums[k]
+                )  # fmt: skip
+        for k in axes:
+            list_births(queue, scratch, nums[k], new, k, low, now)
     return now, False
 
 
 @jit
-def aligned_pairs(cells: Any, step_V: Any, cross_V: Any, flag: int) -> Any:
+def aligned_pairs(cells: Any, step_V: Any, cross_V: Any, flag: Any) -> Any:
     """All pairs of aligned blocks along an axis: their left ids, right ids and places."""
     num = 0
-    for p in range(cells.size):
-        num += cells[p] < flag
-    lefts, rights, places = np.empty(num, cells.dtype), np.empty(num, cells.dtype), np.empty(num, np.int32)
+    for i in range(cells.size):
+        num += cells[i] < flag
+    lefts, rights, places = np.empty(num + 1, cells.dtype), np.empty(num + 1, cells.dtype), np.empty(num + 1, np.int32)
     found = np.uint64(0)
     for i in range(cells.size):
         p = np.uint64(i)
-        this = np.uint64(cells[p])
-        if this < np.uint64(flag):
-            value = np.uint64(cells[p + np.uint64(step_V[this])])
-            other = value & np.uint64(flag - 1)
-            lefts[found] = this
-            rights[found] = value
+        left = np.uint64(cells[p])
+        if left < np.uint64(flag):
+            right = np.uint64(cells[p + np.uint64(step_V[left])])
+            right_id = right & np.uint64(flag - 1)
+            lefts[found] = left
+            rights[found] = right
             places[found] = p
-            found += np.uint64((value == other) & (cross_V[other] == cross_V[this]))
+            found += np.uint64((right == right_id) & (cross_V[right_id] == cross_V[left]))
     return lefts[:found], rights[:found], places[:found]

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from tokenreel.errors import InputError
 
-__all__ = ["MOST_CELLS", "Sheet", "join", "lay_out"]
+__all__ = ["MOST_CELLS", "Sheet", "as_ids", "as_parts", "cell_dtype", "flagged", "join", "lay_out"]
 
 MOST_CELLS = 2**31 - 2**16
 """Places are 32-bit."""
@@ -50,7 +50,7 @@ class Sheet(NamedTuple):
 
 
 def as_ids(values: Any, *, what: str) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Whole numbers of at least 0 as an unsigned array; bytes as uint8.
+    """Whole numbers of at least 0 as an unsigned array; bytes, and only bytes, as uint8.
 
     Raises:
         InputError: anything else.
@@ -66,19 +66,23 @@ def as_ids(values: Any, *, what: str) -> npt.NDArray[np.unsignedinteger[Any]]:
         raise InputError(f"{what} must be whole numbers or bytes, got {ids.dtype}; quantize or round them first")
     if int(ids.min()) < 0:
         raise InputError(f"{what} must not be negative, found {int(ids.min())}")
-    return ids.astype(np.min_scalar_type(int(ids.max())))
+    return ids.astype(np.min_scalar_type(max(256, int(ids.max()))))  # uint8 is for bytes
 
 
 def as_parts(sequences: Any, *, num_axes: int) -> list[npt.NDArray[np.unsignedinteger[Any]]]:
     """One sequence or grid, many, or an array of them, as a list of unsigned arrays with ``num_axes`` axes."""
-    if isinstance(sequences, np.ndarray) and sequences.ndim == num_axes:
-        sequences = [sequences]
-    elif isinstance(sequences, bytes | bytearray | memoryview):
+    if (isinstance(sequences, np.ndarray) and sequences.ndim == num_axes) or isinstance(
+        sequences, bytes | bytearray | memoryview
+    ):
         sequences = [sequences]
     parts = [as_ids(part, what="sequences") for part in sequences]
     for part in parts:
         if part.ndim != num_axes:
-            shape = "sequences must each have the shape (L,)" if num_axes == 1 else "grids must each have the shape (t, h, w)"
+            shape = (
+                "sequences must each have the shape (L,)"
+                if num_axes == 1
+                else "grids must each have the shape (t, h, w)"
+            )
             raise InputError(f"{shape}, got {part.shape}")
     return parts
 

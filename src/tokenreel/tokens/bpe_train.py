@@ -1,8 +1,8 @@
-"""Training byte-pair merges: a sequence of states that numba loops push on, merge by merge.
+"""Training byte-pair merges: a state that numba loops push on, merge by merge.
 
-A state (``FlatTraining``, ``GridTraining``) holds the cells and the index of pairs, and ``advance`` does a few more
+A state (``FlatTraining``, ``GridTraining``) holds the cells and the queue of pairs, and ``advance`` does a few more
 merges; ``drive`` calls it in short strides, reports progress, and stops where it is on an interruption. Everything a
-state has learned stands in ``pairs[:done]``, so it is of use at any moment.
+state has learned stands in the first ``done`` entries of ``learned``, so it is of use at any moment.
 
 Importing this module imports numba.
 """
@@ -17,31 +17,34 @@ import numpy as np
 import numpy.typing as npt
 
 from . import bpe_flat, bpe_grid
-from .bpe_index import Queue, Side, build_queue
+from .bpe_index import Side, build_queue
 from .bpe_layout import Sheet
+from .bpe_queue import Learned, Queue, Scratch
 
-__all__ = ["FlatTraining", "GridTraining", "drive"]
+__all__ = ["FlatTraining", "GridTraining", "Training", "drive"]
 
 STRIDE_SECONDS = 0.1
 EVERYWHERE = np.empty(0, np.int32)
 
 
 class Training:
-    """What flat and grid training share: results, per-id tables, and the change between merging and indexing."""
+    """What flat and grid training share: the results, and the change between indexing and merging."""
 
-    births: int
-    """Sides on which a new token has neighbours."""
+    num_axes: int
 
-    def __init__(self, *, base_size: int, num_merges: int, num_axes: int) -> None:
+    def __init__(self, cells: npt.NDArray[Any], *, base_size: int, num_merges: int) -> None:
+        self.cells = cells
         self.base_size = base_size
         self.num_merges = num_merges
-        num_ids = base_size + num_merges + 2  # two more for the border and the dead cell
-        self.pairs = np.zeros((num_merges, 3), np.uint32)  # left, right, axis
-        self.counts = np.zeros(num_merges, np.uint32)
-        self.step_AV = np.ones((num_axes, num_ids), np.int32)
-        self.last = np.zeros(num_ids, np.int32)
         self.done = 0
         self.exhausted = False  # no pair stands twice
+        num_ids = base_size + num_merges + 1  # one more for the border
+        self.learned = Learned(
+            pairs=np.zeros((num_merges, 3), np.uint32),
+            counts=np.zeros(num_merges, np.uint32),
+            last=np.zeros(num_ids, np.int32),
+        )
+        self.scratch = self._scratch(0, num_ids)
         self.queue: Queue | None = None
         self.low = 2
 
@@ -56,33 +59,37 @@ class Training:
             if self.queue is None:
                 self._index()
             else:
-                self.done, spent = self._merge(self.queue, goal)
-                if spent:
-                    self.exhausted = self.low == 2 and self._is_through(self.queue)
+                self.done, is_spent = self._merge(self.queue, goal)
+                if is_spent:
                     self.queue = None
 
-    @staticmethod
-    def _is_through(queue: Queue) -> bool:
-        return int(queue.sizes[0]) == 0 or int(queue.count[queue.heap[0]]) < 2
+    def _scratch(self, top: int, num_ids: int) -> Scratch:
+        return Scratch(
+            ids=np.empty((self.num_axes, 2, top + 1), self.cells.dtype),
+            places=np.empty((self.num_axes, 3, top + 1), np.int32),
+            merged=np.empty(top + 1, np.int32),
+            tally=np.zeros(num_ids, np.int32),
+            touched=np.empty(num_ids, np.int32),
+        )
 
     def _index(self) -> None:
-        raise NotImplementedError
-
-    def _build(self, sides: list[Side], cells: npt.NDArray[Any]) -> None:
-        """Index the pairs of ``sides``, and make room for as many neighbours as one merge can have."""
-        self.queue, self.low = build_queue(
-            sides,
-            num_cells=cells.size,
+        """Build the queue anew, and make room for as many neighbours as one merge can have."""
+        queue, self.low = build_queue(
+            self._sides(),
+            num_cells=self.cells.size,
             next_id=self.next_id,
             num_merges=self.num_merges - self.done,
-            births=self.births,
+            num_sides=2 * self.num_axes,
             now=self.done,
+            scratch=self.scratch,
         )
-        self.exhausted = self.queue is None
-        if self.queue is not None:
-            top = int(self.queue.count[self.queue.heap[0]])
-            self.ids = np.empty((self.births, top + 1), cells.dtype)
-            self.places = np.empty((10 if self.births == 6 else 3, top + 1), np.int32)
+        self.exhausted = queue is None
+        if queue is not None:
+            self.scratch = self._scratch(int(queue.counts[queue.heap[0]]), self.scratch.tally.size)
+        self.queue = queue
+
+    def _sides(self) -> list[Side]:
+        raise NotImplementedError
 
     def _merge(self, queue: Queue, goal: int) -> tuple[int, bool]:
         raise NotImplementedError
@@ -93,32 +100,31 @@ class FlatTraining(Training):
 
     Args:
         cells: ids with a border before, after and between sequences; changed in place.
-        base_size: ids lie below it; the border is ``base_size + num_merges``, the dead cell one more.
+        base_size: ids lie below it; the border is ``base_size + num_merges``.
         num_merges: how many merges to learn.
     """
 
-    births = 2
+    num_axes = 1
 
     def __init__(self, cells: npt.NDArray[Any], *, base_size: int, num_merges: int) -> None:
-        super().__init__(base_size=base_size, num_merges=num_merges, num_axes=1)
+        super().__init__(cells, base_size=base_size, num_merges=num_merges)
         self.border = base_size + num_merges
-        self.cells = cells
+        self.width_V = np.ones(self.border + 1, np.int32)
         self.young = base_size  # ids below are one cell wide
-        self.tally = np.zeros(self.border + 2, np.int32)
 
-    def _index(self) -> None:
-        if self.done > self.young - self.base_size:
-            self.cells = self.cells[: bpe_flat.compact(self.cells, self.step_AV[0], self.young)]
-            self.step_AV.fill(1)
+    def _sides(self) -> list[Side]:
+        if self.next_id > self.young:
+            self.cells = self.cells[: bpe_flat.compact(self.cells, self.width_V, self.young)]
+            self.width_V.fill(1)
             self.young = self.next_id
-        self._build([Side(0, self.cells[:-1], self.cells[1:], EVERYWHERE)], self.cells)
+        return [Side(0, self.cells[:-1], self.cells[1:], EVERYWHERE)]
 
     def _merge(self, queue: Queue, goal: int) -> tuple[int, bool]:
-        done, spent = bpe_flat.merge_by_places(
-            self.cells, self.step_AV[0], self.last, queue, self.low, self.next_id, self.pairs, self.counts,
-            self.done, goal, self.border, bpe_flat.Beside(self.ids, self.places), self.tally,
+        done, is_spent = bpe_flat.merge_pairs(
+            self.cells, self.width_V, queue, self.learned, self.scratch,
+            self.low, self.base_size, self.done, goal, self.border,
         )  # fmt: skip
-        return done, spent
+        return done, is_spent
 
 
 class GridTraining(Training):
@@ -131,34 +137,31 @@ class GridTraining(Training):
         flag: the mark, a power of two above all ids.
     """
 
-    births = 6
+    num_axes = 3
 
     def __init__(self, sheet: Sheet, *, base_size: int, num_merges: int, flag: int) -> None:
-        super().__init__(base_size=base_size, num_merges=num_merges, num_axes=3)
+        super().__init__(sheet.cells, base_size=base_size, num_merges=num_merges)
         self.sheet = sheet
         self.flag = flag
         self.step_AV, self.cross_AV = sheet.steps(np.ones((base_size + num_merges, 3), np.int64))
-        self.tally = np.zeros(base_size + num_merges + 1, np.int32)
 
-    def _index(self) -> None:
-        cells = self.sheet.cells
+    def _sides(self) -> list[Side]:
         sides = []
         for axis in self.sheet.axes.tolist():
             if self.done == 0:  # every block is one cell: its neighbour is one stride away
                 stride = int(self.sheet.strides[axis])
-                sides.append(Side(axis, cells[:-stride], cells[stride:], EVERYWHERE))
+                sides.append(Side(axis, self.cells[:-stride], self.cells[stride:], EVERYWHERE))
             else:
-                pairs = bpe_grid.aligned_pairs(cells, self.step_AV[axis], self.cross_AV[axis], self.flag)
+                pairs = bpe_grid.aligned_pairs(self.cells, self.step_AV[axis], self.cross_AV[axis], self.flag)
                 sides.append(Side(axis, *pairs))
-        self._build(sides, cells)
+        return sides
 
     def _merge(self, queue: Queue, goal: int) -> tuple[int, bool]:
-        done, spent = bpe_grid.merge_blocks(
-            self.sheet.cells, self.step_AV, self.cross_AV, self.sheet.strides, self.sheet.axes, self.last, queue, self.low,
-            self.next_id, self.pairs, self.counts, self.done, goal, self.flag, self.ids, self.places,
-            self.tally,
+        done, is_spent = bpe_grid.merge_pairs(
+            self.cells, self.step_AV, self.cross_AV, self.sheet.strides, self.sheet.axes,
+            queue, self.learned, self.scratch, self.low, self.base_size, self.done, goal, self.flag,
         )  # fmt: skip
-        return done, spent
+        return done, is_spent
 
 
 def drive(training: Training, callback: Callable[[int, int], object] | None) -> bool:
