@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokenreel.errors import FormatError, InputError
@@ -82,8 +82,9 @@ def test_runs(length):
     check([np.zeros(length, np.uint8), np.zeros(length // 2, np.uint8)], 12, 1, boundaries=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(many, st.integers(1, 30), st.integers(1, 12))
+@example([np.array([0, 1, 0, 1, 1, 0, 1, 1], np.uint8)], 2, 1)
 def test_encoding_in_blocks_changes_nothing(sequences, num_merges, block_size):
     """Blocks end only where no token can lie across; other data than the training data are cut as well."""
     merges = bpe.train(sequences, vocab_size=4 + num_merges, base_size=4)
@@ -96,6 +97,17 @@ def test_encoding_in_blocks_changes_nothing(sequences, num_merges, block_size):
             patch.setattr(bpe_merges, "_block_size", lambda num_merges: block_size)
             assert merges.encode(ids).tolist() == expected
         assert merges.decode(expected).tolist() == ids.tolist()
+
+
+def test_a_long_sequence_comes_out_as_training_left_it():
+    """Many blocks of the size in use, against one block."""
+    ids = np.repeat(np.random.default_rng(3).integers(0, 9, 150_000), 2)[1:].astype(np.uint8)
+    merges = bpe.train(ids, vocab_size=109, base_size=9)
+    encoded = merges.encode(ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe_merges, "_block_size", lambda num_merges: 10**9)
+        assert np.array_equal(merges.encode(ids), encoded)
+    assert np.array_equal(merges.decode(encoded), ids)
 
 
 @pytest.mark.parametrize("codes", [300, 70_000])

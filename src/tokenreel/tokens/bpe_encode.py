@@ -228,6 +228,9 @@ def encode_flat(cells: Any, rules: Rules, lists: Lists, width_V: Any, base_size:
         if size > work.shape[1]:
             work = np.empty((2, size), np.int32)
             ids, places = np.empty((2, size + 1), cells.dtype), np.empty((3, size + 1), np.int32)
+        # The block before is done and may end with a token that this block's first one must not take for its own.
+        ended = cells[begin - 1]
+        cells[begin - 1] = border
         arena, used = _list_base_pairs(
             cells, begin, end, one, row, base_size, rules, lists, work, arena, nothing
         )  # fmt: skip
@@ -242,6 +245,7 @@ def encode_flat(cells: Any, rules: Rules, lists: Lists, width_V: Any, base_size:
                 arena, used = _follow(
                     rules, r, base_size + r, row, ids, places, nums, lists, rank_V, work[0], arena, used
                 )
+        cells[begin - 1] = ended
         begin = end
 
 

@@ -36,8 +36,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def jit(function: Function) -> Function:
-    """Compile a function when it is first called, and keep the result on disk."""
-    return cast(Function, njit(cache=True, nogil=True)(function))
+    """Compile a function when it is first called, and keep the result on disk where there is a place to write."""
+    try:
+        return cast(Function, njit(cache=True, nogil=True)(function))
+    except RuntimeError:  # numba finds no folder for its cache
+        return cast(Function, njit(nogil=True)(function))
 
 
 class Queue(NamedTuple):
