@@ -93,7 +93,7 @@ def _choose_low(counts: npt.NDArray[np.int32], *, num_merges: int, next_id: int)
     rank = num_merges + 64
     low = 2
     if rank < counts.size:
-        share = 0.75 if num_merges <= next_id else 0.4
+        share = 0.7 if num_merges <= next_id else 0.4
         low = int(share * np.partition(counts, counts.size - rank)[counts.size - rank])
     return max(2, low, int(counts.max()) // 1000)
 
