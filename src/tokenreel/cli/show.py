@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -28,43 +28,52 @@ class Bar:
 
     def __init__(self, what: str, *, unit: str = "frames", quiet: bool = False) -> None:
         self.what, self.unit = what, unit
-        self._is_shown = not quiet and sys.stderr.isatty()
-        self._start = time.monotonic()
+        self._lock = threading.Lock()
         self._bar: Any = None
         self._task: Any = None
+        self._last: tuple[int, int | None] = (0, None)
+        # A timer, not the first call, shows it: compiling or opening a file may take long before anything is done.
+        self._timer = threading.Timer(_PATIENCE_SECONDS, self._open)
+        self._timer.daemon = True
+        self._is_shown = not quiet and sys.stderr.isatty()
 
     def __call__(self, done: int, total: int | None) -> None:
         """Tell how far the work is."""
-        if not self._is_shown:
-            return
-        if self._bar is None:
-            if time.monotonic() - self._start < _PATIENCE_SECONDS:
-                return
-            self._open(total)
-        self._bar.update(self._task, completed=done, total=total)
+        with self._lock:
+            self._last = done, total
+            if self._bar is not None:
+                self._bar.update(self._task, completed=done, total=total)
 
     def __enter__(self) -> Self:
+        if self._is_shown:
+            self._timer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        with self._lock:
+            self._is_shown = False
+            if self._bar is not None:
+                self._bar.stop()
+        self._timer.cancel()
 
-    def _open(self, total: int | None) -> None:
+    def _open(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(self.unit),
-            TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._bar.start()
-        self._task = self._bar.add_task(self.what, total=total)
+        with self._lock:
+            if not self._is_shown:  # the work is done
+                return
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(self.unit),
+                TimeRemainingColumn(compact=True),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(self.what, completed=self._last[0], total=self._last[1])
+            self._bar.start()
 
 
 def show(values: Mapping[str, Any], sentence: str, *, as_json: bool, quiet: bool) -> None:
