@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tokenreel.errors import InputError
 from tokenreel.jobs.bpe import material_of
 from tokenreel.jobs.inspect import kind_of
-from tokenreel.jobs.sheet import save_picture
+from tokenreel.jobs.sheet import INK, PAPER, font, save_picture
 from tokenreel.tokens.bpe import Merges
 
 __all__ = ["BpeReport", "draw_report", "report_on"]
@@ -155,8 +155,6 @@ def _ffv1_bytes(pixels_THWC: npt.NDArray[np.uint8]) -> int:
 
 # -- the picture ----------------------------------------------------------------------------------------------------
 
-_INK, _PAPER = (38, 40, 56), (250, 249, 245)
-
 
 def draw_report(report: BpeReport, output: str | os.PathLike[str]) -> Path:
     """The longest and the most used merges, each as the ids it stands for: grey for bytes, colours for other ids."""
@@ -166,17 +164,15 @@ def draw_report(report: BpeReport, output: str | os.PathLike[str]) -> Path:
     columns = [column for column in columns if column[1]]
     rows = max(len(items) for _, items, _ in columns)
     width, row_height, top = 600, 34, 44
-    sheet = Image.new("RGB", (width * len(columns), top + rows * row_height + 12), _PAPER)
+    sheet = Image.new("RGB", (width * len(columns), top + rows * row_height + 12), PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, (title, items, unit) in enumerate(columns):
         left = index * width + 16
-        draw.text(
-            (left, 12), f"{title} of {report.merges.vocab_size - report.merges.base_size} merges", _INK, _font(20)
-        )
+        draw.text((left, 12), f"{title} of {report.merges.vocab_size - report.merges.base_size} merges", INK, font(20))
         for row, (merge, number) in enumerate(items):
             y = top + row * row_height
-            draw.text((left, y + 4), f"{merge}", _INK, _font(14))
-            draw.text((left + 60, y + 4), f"{number} {unit}", _INK, _font(14))
+            draw.text((left, y + 4), f"{merge}", INK, font(14))
+            draw.text((left + 60, y + 4), f"{number} {unit}", INK, font(14))
             strip = _strip(report.merges.expansion(merge), report.merges.base_size)
             scale = max(1, min(14, 400 // strip.shape[1], (row_height - 6) // strip.shape[0]))
             picture = Image.fromarray(strip).resize(
@@ -197,7 +193,3 @@ def _strip(expansion: npt.NDArray[Any], base_size: int) -> npt.NDArray[np.uint8]
         return np.repeat(flat.astype(np.uint8)[..., None], 3, axis=2)
     hashed = (flat.astype(np.uint64) * np.uint64(2654435761)) & np.uint64(0xFFFFFF)
     return np.stack([(hashed >> np.uint64(shift)) & np.uint64(255) for shift in (0, 8, 16)], axis=-1).astype(np.uint8)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

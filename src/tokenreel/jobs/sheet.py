@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tokenreel.files import whole_file
 from tokenreel.types import PatchSize
 
-__all__ = ["contact_sheet", "save_picture", "tour_picture"]
+__all__ = ["INK", "PAPER", "contact_sheet", "font", "save_picture", "tour_picture"]
 
 Pixels = npt.NDArray[np.uint8]
-_INK, _PAPER, _FAINT = (38, 40, 56), (250, 249, 245), (120, 122, 138)
+INK, PAPER, _FAINT = (38, 40, 56), (250, 249, 245), (120, 122, 138)
 _GRID = (255, 214, 10)
 _GAP = 12
 
@@ -33,12 +33,12 @@ def contact_sheet(
     pictures = [_fitted(frame, cell) for frame in frames]
     row_height = max(picture.height for picture in pictures) + 30
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (width, rows * row_height + _GAP), _PAPER)
+    sheet = Image.new("RGB", (width, rows * row_height + _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, (picture, label) in enumerate(zip(pictures, labels)):
         left, top = _GAP + index % columns * (cell + _GAP), _GAP + index // columns * row_height
         sheet.paste(picture, (left, top))
-        draw.text((left, top + picture.height + 3), label, _FAINT, _font(15))
+        draw.text((left, top + picture.height + 3), label, _FAINT, font(15))
     return sheet
 
 
@@ -54,16 +54,16 @@ def tour_picture(
         ("restored", [_fitted(frame, cell) for frame in restored]),
     ]
     heights = [max(picture.height for picture in pictures) for _, pictures in rows]
-    sheet = Image.new("RGB", (width, sum(heights) + _GAP * 4 + 26 * len(facts) + 12), _PAPER)
+    sheet = Image.new("RGB", (width, sum(heights) + _GAP * 4 + 26 * len(facts) + 12), PAPER)
     draw = ImageDraw.Draw(sheet)
     top = _GAP
     for (name, pictures), height in zip(rows, heights):
-        draw.text((16, top + height // 2 - 10), name, _INK, _font(20))
+        draw.text((16, top + height // 2 - 10), name, INK, font(20))
         for index, picture in enumerate(pictures):
             sheet.paste(picture, (120 + _GAP + index * (cell + _GAP), top))
         top += height + _GAP
     for line in facts:
-        draw.text((16, top), line, _INK, _font(18))
+        draw.text((16, top), line, INK, font(18))
         top += 26
     return sheet
 
@@ -75,7 +75,8 @@ def save_picture(picture: Image.Image, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, which needs no file of the system."""
     return ImageFont.load_default(size)
 
 
