@@ -7,6 +7,7 @@
     │   ├── MediaError                             a picture or video that cannot be read or written
     │   ├── FormatError                            a file of ours that is damaged, foreign or newer than this version
     │   └── MismatchError                          two things that do not belong together (fingerprint, size, codebook)
+    ├── TrainingError                              a training run that cannot go on; its checkpoints are whole
     └── MissingExtraError           (ImportError)  an optional package is not installed; the text holds the install line
 
     TokenReelWarning                (UserWarning)  the work went on, but the result is not the usual one (cut-off file)
@@ -24,6 +25,7 @@ __all__ = [
     "MissingExtraError",
     "TokenReelError",
     "TokenReelWarning",
+    "TrainingError",
 ]
 
 
@@ -45,6 +47,10 @@ class FormatError(InputError):
 
 class MismatchError(InputError):
     """Two things that do not belong together: a foreign fingerprint, another size, another codebook."""
+
+
+class TrainingError(TokenReelError):
+    """A training run that cannot go on: numbers that are not finite, memory or disk that ran out."""
 
 
 class MissingExtraError(TokenReelError, ImportError):

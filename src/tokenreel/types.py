@@ -198,6 +198,16 @@ class Tokens:
         """Bits that the ids take at ``log2(codebook_size)`` each."""
         return self.num_tokens * float(np.log2(self.codebook_size))
 
+    @property
+    def bits_per_pixel(self) -> float:
+        """``num_bits`` over the pixels of ``size``, padding excluded."""
+        return self.num_bits / (self.size[0] * self.size[1] * self.size[2])
+
+    @property
+    def compression_ratio(self) -> float:
+        """24 bits a pixel (RGB) over ``bits_per_pixel``."""
+        return 24 / self.bits_per_pixel if self.num_bits else float("inf")
+
     def with_meta(self, **values: Any) -> Self:
         """A copy whose ``meta`` has these values added."""
         return replace(self, meta={**self.meta, **values})

@@ -104,9 +104,10 @@ def test_no_function_is_past_80_lines() -> None:
                 assert node.end_lineno - node.lineno < 80, f"{path}: {node.name}"
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "docs/tour.md", "docs/patches.md", "docs/formats.md", "docs/data.md", "docs/bpe.md"]
-)
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_python_in_the_documents_runs(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
     if document == "README.md":

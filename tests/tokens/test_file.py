@@ -114,11 +114,11 @@ def test_parts_add_up_and_come_back_as_parts(tmp_path: Path) -> None:
         {"size": (1, 20, 21)},
         {"codebook_size": 8},
         {"pts_seconds": None},
-        {"layout": "queries"},
+        {"layout": "merged"},
     ],
 )
 def test_parts_that_do_not_continue_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    first = part(1, 1, layout="queries") if change == {"layout": "queries"} else part(1, 1)
+    first = part(1, 1, layout="merged") if change == {"layout": "merged"} else part(1, 1)
     with pytest.raises(MismatchError), TokenWriter(tmp_path / "a.tokens") as writer:
         writer.append(first)
         writer.append(part(1, 1, **change))

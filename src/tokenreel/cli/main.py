@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tokenreel import __version__
-from tokenreel.cli import bpe, patches, tokens, tour
+from tokenreel.cli import bpe, evaluate, patches, prepare, tokenizers, tokens, tour, train
 from tokenreel.errors import TokenReelError, TokenReelWarning
 
 __all__ = ["app", "run"]
@@ -50,7 +50,11 @@ app.command(rich_help_panel="Patches")(patches.restore)
 app.command(rich_help_panel="Tokens")(tokens.encode)
 app.command(rich_help_panel="Tokens")(tokens.decode)
 app.command(rich_help_panel="Tokens")(tokens.inspect)
+app.command("eval", rich_help_panel="Tokens")(evaluate.evaluate)
 app.add_typer(bpe.app, name="bpe", rich_help_panel="Tokens")
+app.add_typer(tokenizers.app, name="tokenizers", rich_help_panel="Tokens")
+app.command(rich_help_panel="Training")(prepare.prepare)
+app.command(rich_help_panel="Training")(train.train)
 
 
 def run() -> None:

@@ -11,18 +11,22 @@ from tokenreel.errors import InputError
 
 if TYPE_CHECKING:
     from tokenreel.media.frames import Selection
+    from tokenreel.tokenizers.learned import Precision
 
 __all__ = [
+    "Device",
     "Every",
     "Fps",
     "Frames",
     "Lossless",
     "MaxFrames",
+    "Precise",
     "Quality",
     "Range",
     "Size",
     "Video",
     "patch_size_of",
+    "precision_of",
     "selection_of",
 ]
 
@@ -39,6 +43,10 @@ Size = Annotated[
     str | None, typer.Option(help="Resize: the short side (256) or width x height (320x180).", metavar="S|WxH")
 ]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Exact pixels (mkv and png always are; gif cannot be).")]
+Device = Annotated[str, typer.Option(help="Where a learned tokenizer runs: auto, cpu, cuda or cuda:1.")]
+Precise = Annotated[
+    str, typer.Option("--precision", help="Of a learned tokenizer: fp32, or bf16 (faster on some machines, other ids).")
+]
 Quality = Annotated[int, typer.Option(min=0, max=100, help="Of lossy formats: 0 worst to 100 best.")]
 
 
@@ -67,3 +75,12 @@ def patch_size_of(text: str) -> tuple[int, int, int]:
     if len(sides) != 3 or min(sides) < 1:
         raise InputError(f"--patch-size must be frames,height,width, such as 1,16,16, got {text!r}")
     return sides[0], sides[1], sides[2]
+
+
+def precision_of(text: str) -> Precision:
+    """``fp32`` or ``bf16``."""
+    if text == "fp32":
+        return "fp32"
+    if text == "bf16":
+        return "bf16"
+    raise InputError(f"--precision must be fp32 or bf16, got {text!r}")

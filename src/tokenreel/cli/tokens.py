@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tokenreel.cli.options import Every, Fps, Frames, Lossless, MaxFrames, Quality, Range, Size, selection_of
+from tokenreel.cli.options import (
+    Device,
+    Every,
+    Fps,
+    Frames,
+    Lossless,
+    MaxFrames,
+    Precise,
+    Quality,
+    Range,
+    Size,
+    precision_of,
+    selection_of,
+)
 from tokenreel.cli.show import Bar, Json, Quiet, amount, show
 from tokenreel.errors import InputError
-
-if TYPE_CHECKING:
-    from tokenreel.media.frames import Selection
 
 __all__ = ["decode", "encode", "inspect"]
 
@@ -36,6 +46,11 @@ def encode(
     seconds: Range = None,
     max_frames: MaxFrames = None,
     size: Size = None,
+    token_count: Annotated[
+        int | None, typer.Option(help="Tokens a frame or clip, for 1-D tokenizers.", metavar="N")
+    ] = None,
+    device: Device = "auto",
+    precision: Precise = "fp32",
     caption: Annotated[str | None, typer.Option(help="A caption to keep beside the tokens (one file).")] = None,
     split: Annotated[str, typer.Option(help="Which split of the sources (shards).")] = "all",
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole shard.")] = False,
@@ -48,58 +63,49 @@ def encode(
 
     Example: [bold]tokenreel encode clips/ more.csv -o shards/ --size 128[/bold]
     """
-    selection = selection_of(every, fps, frames, seconds, max_frames)
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "selection": selection_of(every, fps, frames, seconds, max_frames),
+        "size": size,
+        "token_count": token_count,
+        "device": device,
+        "precision": precision_of(precision),
+    }
     if output.suffix == ".tokens":
-        _encode_one(sources, output, tokenizer, selection, size, caption, as_json, quiet)
+        _encode_one(sources, output, {**options, "caption": caption}, as_json, quiet)
         return
     if caption is not None:
         raise InputError(
             "--caption is for one file; for shards, captions stand beside the files (clip.txt) or in a table"
         )
-    from tokenreel.jobs.encode_many import encode_many
-
-    with Bar("encode", unit="clips", quiet=quiet) as bar:
-        result = encode_many(
-            sources,
-            output,
-            tokenizer=tokenizer,
-            selection=selection,
-            size=size,
-            split=split,
-            resume=resume,
-            progress=bar,
-        )
-    sentence = (
-        f"{output}: {result.records} records, {result.tokens} tokens in {result.shards} shards, "
-        f"{amount(result.num_bytes)}" + (f"; {len(result.skipped)} broken files skipped" if result.skipped else "")
-    )
-    show(result.as_json(), sentence, as_json=as_json, quiet=quiet)
+    _encode_many(sources, output, {**options, "split": split, "resume": resume}, as_json, quiet)
 
 
-def _encode_one(
-    sources: list[Path],
-    output: Path,
-    tokenizer: str,
-    selection: Selection,
-    size: str | None,
-    caption: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def _encode_one(sources: list[Path], output: Path, options: dict[str, Any], as_json: bool, quiet: bool) -> None:
     from tokenreel.jobs.encode import encode_file
 
     if len(sources) != 1 or sources[0].is_dir():
         raise InputError(f"{output} holds one clip; for many files give a folder for shards, such as -o shards/")
     with Bar("encode", quiet=quiet) as bar:
-        result = encode_file(
-            sources[0], output, tokenizer=tokenizer, selection=selection, size=size, caption=caption, progress=bar
-        )
-    values = result.as_json()
+        values = encode_file(sources[0], output, progress=bar, **options).as_json()
     sentence = (
         f"{output}: {values['tokens']} tokens of {values['codebook_size']} codes from {values['frames']} frames "
-        f"{values['width']}x{values['height']}, {values['bits_per_pixel']:.4g} bits a pixel, {amount(values['bytes'])}"
+        f"{values['width']}x{values['height']}, {values['bits_per_pixel']:.4g} bits a pixel "
+        f"(1:{values['compression_ratio']:g} of 24-bit RGB), {amount(values['bytes'])}"
     )
     show(values, sentence, as_json=as_json, quiet=quiet)
+
+
+def _encode_many(sources: list[Path], output: Path, options: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    from tokenreel.jobs.encode_many import encode_many
+
+    with Bar("encode", unit="clips", quiet=quiet) as bar:
+        result = encode_many(sources, output, progress=bar, **options)
+    sentence = (
+        f"{output}: {result.records} records, {result.tokens} tokens in {result.shards} shards, "
+        f"{amount(result.num_bytes)}" + (f"; {len(result.skipped)} broken files skipped" if result.skipped else "")
+    )
+    show(result.as_json(), sentence, as_json=as_json, quiet=quiet)
 
 
 def decode(
@@ -111,6 +117,8 @@ def decode(
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", "-t", help="By default the one that the file names.")
     ] = None,
+    device: Device = "auto",
+    precision: Precise = "fp32",
     lossless: Lossless = False,
     quality: Quality = 85,
     as_json: Json = False,
@@ -124,7 +132,14 @@ def decode(
 
     with Bar("decode", quiet=quiet) as bar:
         path, frames = decode_file(
-            tokens, output, tokenizer=tokenizer, lossless=lossless, quality=quality, progress=bar
+            tokens,
+            output,
+            tokenizer=tokenizer,
+            device=device,
+            precision=precision_of(precision),
+            lossless=lossless,
+            quality=quality,
+            progress=bar,
         )
     size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
     values = {"path": str(path), "frames": frames, "bytes": size}

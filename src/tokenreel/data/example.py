@@ -58,7 +58,7 @@ class Example:
 
     @property
     def kind(self) -> Kind:
-        """``media``, ``array`` or ``tokens``."""
+        """``media``, ``array``, ``tokens`` or ``pixels``."""
         return self.payload.kind
 
     def clip(self, selection: Selection | None = None, *, size: Size = None) -> Clip:
@@ -79,8 +79,8 @@ class Example:
         return self.payload.open(self._within(selection), size)
 
     def array(self) -> npt.NDArray[np.uint8]:
-        """uint8 (T, H, W, C): arrays as they are stored, C = 1 or 3; all chosen frames of media, C = 3."""
-        return self.clip().frames_THWC if self.kind == "media" else self.payload.array()
+        """uint8 (T, H, W, C): arrays as they are stored, C = 1 or 3; all chosen frames of media and pixels, C = 3."""
+        return self.clip().frames_THWC if self.kind in ("media", "pixels") else self.payload.array()
 
     def tokens(self) -> Tokens:
         """The ids of a token record.

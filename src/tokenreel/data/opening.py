@@ -17,6 +17,7 @@ from .facts import split_name
 from .folder import FolderCollection
 from .npz import NpzCollection
 from .payload import MEDIA_SUFFIXES
+from .pixel_manifest import is_pixel_shard
 from .table import TABLE_SUFFIXES, TableCollection
 from .tars import TarCollection
 from .walk import visible_names
@@ -40,14 +41,14 @@ def open_collection(
     root: AnyPath | None = None,
     kind: str | None = None,
 ) -> Collection:
-    """Open a folder, table, npz, tars or token shards; a list of such things is joined end to end.
+    """Open a folder, table, npz, tars, token or pixel shards; a list of such things is joined end to end.
 
     Args:
-        path: a folder of pictures and videos (a class a folder), of ``.tokens`` files, of tars or of token shards;
-            a ``.csv``, ``.tsv``, ``.jsonl``, ``.npz``, ``.tar`` or ``.parquet`` file, one picture, video or ``.tokens``
-            file; a pattern of tars (``shard-*.tar``, ``shard-{000..099}.tar``).
-        split: ``train``, ``val``, ``test``: a folder of that name, rows of that split, arrays of that name. Must be
-            said where there are several; ``all`` takes all (not npz).
+        path: a folder of pictures and videos (a class a folder), of ``.tokens`` files, of tars, of token shards or of
+            pixel shards; a ``.csv``, ``.tsv``, ``.jsonl``, ``.npz``, ``.tar`` or ``.parquet`` file, one picture, video
+            or ``.tokens`` file; a pattern of tars (``shard-*.tar``, ``shard-{000..099}.tar``).
+        split: ``train``, ``val``, ``test``: a folder of that name, rows, arrays or packed clips of that split. Must
+            be said where there are several; ``all`` takes all (not npz).
         group: a regular expression on the key whose first bracket is the group: ``(performer\\d+)``.
         label, captions, kind: for folders, see ``FolderCollection``.
         columns, root: for tables, see ``TableCollection``.
@@ -74,9 +75,12 @@ def _open_folder(folder: Path, split: str | None, group: str | None, options: di
     folders, files = visible_names(folder)
     splits = {name: split_name(name) for name in folders}
     has_data = any(name.lower().endswith(_DATA_SUFFIXES) for name in files)
+    has_shards = (folder / _MANIFEST).exists() or (files and all(name.endswith(".parquet") for name in files))
+    if has_shards and is_pixel_shard(folder):
+        return _pixels(folder, split, group, options)
     if split is not None or (len(folders) > 1 and all(splits.values()) and not has_data):
         return _open_split(folder, split, splits, group, options)
-    if (folder / _MANIFEST).exists() or (files and all(name.endswith(".parquet") for name in files)):
+    if has_shards:
         _refuse(options, "token shards", "label", "captions", "columns", "root")
         return _shards(folder, group)
     tars = [name for name in files if name.lower().endswith(".tar")]
@@ -117,6 +121,8 @@ def _open_file(path: Path, split: str | None, group: str | None, options: dict[s
     if suffix == ".npz":
         _refuse(options, "npz", "label", "captions", "kind", "columns", "root")
         return NpzCollection(path, split=split, group=group)
+    if suffix == ".parquet" and is_pixel_shard(path):
+        return _pixels(path, split, group, options)
     _refuse_split(split, path)
     if suffix == ".tar" or name.endswith(_COMPRESSED_TARS):
         _refuse(options, "tars", "label", "captions", "kind", "columns", "root")
@@ -137,6 +143,13 @@ def _shards(path: Path, group: str | None) -> Collection:
     from .records import ShardCollection
 
     return ShardCollection(path, group=group)
+
+
+def _pixels(path: Path, split: str | None, group: str | None, options: Mapping[str, Any]) -> Collection:
+    from .pixel_shards import PixelCollection
+
+    _refuse(options, "pixel shards", "label", "captions", "kind", "columns", "root")
+    return PixelCollection(path, split=split, group=group)
 
 
 def _refuse(options: Mapping[str, Any], what: str, *names: str) -> None:

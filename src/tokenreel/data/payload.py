@@ -1,6 +1,7 @@
 """What an example holds, opened when it is asked for: a picture or video, an array, or tokens.
 
-A payload is a few words (a path, an offset), so that examples are cheap to make and pickle.
+A payload is a few words (a path, an offset), so that examples are cheap to make and pickle. That of packed frames
+stands in ``pixel_shards``.
 
 Letters: T frames (or slices of a volume), H W pixels, C channels (1 grey, 3 RGB), L tokens.
 """
@@ -37,7 +38,7 @@ __all__ = [
     "volume_of",
 ]
 
-Kind = Literal["media", "array", "tokens"]
+Kind = Literal["media", "array", "tokens", "pixels"]
 Size = int | tuple[int, int] | str | None
 Pixels = npt.NDArray[np.uint8]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,16 @@ from tokenreel.media.frames import Selection
 from tokenreel.media.pixels import to_frames, to_video
 from tokenreel.media.read import Frame, open_media
 from tokenreel.media.write import open_writer
-from tokenreel.tokenizers import Tokenizer, load
-from tokenreel.tokenizers.base import check_fingerprint
+from tokenreel.tokenizers import RawTokenizer, Tokenizer, load
+from tokenreel.tokenizers.base import StreamEncoder, check_fingerprint
 from tokenreel.tokens.file import TokenFile, TokenHeader, TokenWriter
 from tokenreel.types import Tokens
 
 from .ahead import ahead
 from .progress import Progress, silent
+
+if TYPE_CHECKING:
+    from tokenreel.tokenizers.learned import Precision
 
 __all__ = [
     "Encoded",
@@ -33,6 +36,7 @@ __all__ = [
     "encode_file",
     "pixels_for",
     "stacks",
+    "stream_of",
     "tokenizer_of",
 ]
 
@@ -62,6 +66,7 @@ class Encoded:
             "width": width,
             "fps": self.header.fps,
             "bits_per_pixel": round(bits / (frames * height * width), 6),
+            "compression_ratio": round(24 * frames * height * width / bits, 2) if bits else None,
             "bytes": self.path.stat().st_size,
         }
 
@@ -73,23 +78,31 @@ def encode_file(
     tokenizer: str | Tokenizer = "raw",
     selection: Selection | None = None,
     size: int | tuple[int, int] | str | None = None,
+    token_count: int | None = None,
+    device: str = "cpu",
+    precision: Precision = "fp32",
     caption: str | None = None,
     progress: Progress = silent,
 ) -> Encoded:
     """Write the tokens of a video's chosen frames as a ``.tokens`` file; memory does not grow with length.
+
+    Args:
+        token_count: tokens a frame or clip, for tokenizers that leave the choice.
+        device: where a learned tokenizer runs, ``auto`` for CUDA where there is one.
+        precision: ``fp32``, or ``bf16``: faster where the processor has it, and some ids change.
 
     Raises:
         InputError: the video cannot be read, the tokenizer is unknown, or the output cannot be written.
     """
     if Path(output).suffix != ".tokens":
         raise InputError(f"the token file must end in .tokens, got {os.fspath(output)}")
-    coder = load(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    meta: dict[str, Any] = {"source": Path(video).name, "tokenizer_config": coder.config}
+    coder = load(tokenizer, device=device, precision=precision) if isinstance(tokenizer, str) else tokenizer
+    meta: dict[str, Any] = {"source": Path(video).name, **coder.reference}
     if caption is not None:
         meta["caption"] = caption
     times: list[float] = []
     with open_media(video, selection, size=size) as reader, TokenWriter(output) as writer:
-        stream, written = coder.encoder(), 0
+        stream, written = stream_of(coder, token_count), 0
         total = reader.estimated_frames()
         for frames in stacks(ahead(reader), coder.patch_size[0], times):
             for part in stream.push(pixels_for(frames, coder)):
@@ -107,6 +120,8 @@ def decode_file(
     output: str | os.PathLike[str],
     *,
     tokenizer: str | Tokenizer | None = None,
+    device: str = "cpu",
+    precision: Precision = "fp32",
     lossless: bool = False,
     quality: int = 85,
     progress: Progress = silent,
@@ -115,6 +130,7 @@ def decode_file(
 
     Args:
         tokenizer: by default the one that the file names, with the configuration that it names.
+        device, precision: as in ``encode_file``.
 
     Raises:
         InputError: a file cannot be read, or the tokens were made by another tokenizer.
@@ -124,13 +140,10 @@ def decode_file(
         raise InputError(
             f"{opened.path} holds byte-pair merged ids; undo that first: tokenreel bpe decode {opened.path} ..."
         )
-    coder = (
-        tokenizer_of(opened.header, opened.path)
-        if tokenizer is None
-        else load(tokenizer)
-        if isinstance(tokenizer, str)
-        else tokenizer
-    )
+    if tokenizer is None:
+        coder = tokenizer_of(opened.header, opened.path, device=device, precision=precision)
+    else:
+        coder = load(tokenizer, device=device, precision=precision) if isinstance(tokenizer, str) else tokenizer
     total, done, start = opened.header.size[0], 0, None
     with open_writer(output, fps=opened.header.fps or 25.0, lossless=lossless, quality=quality) as writer:
         for frames, pts in decoded_frames(opened, coder):
@@ -143,21 +156,38 @@ def decode_file(
     return writer.path, done
 
 
-def tokenizer_of(tokens: Tokens | TokenHeader, where: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer that made these tokens, as they name it themselves.
+def tokenizer_of(
+    tokens: Tokens | TokenHeader,
+    where: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+) -> Tokenizer:
+    """The tokenizer that made these tokens, as they name it themselves; nothing is fetched from a network.
+
+    A learned one is looked for where it was when they were made, then in that place beside the token file.
 
     Raises:
-        InputError: it is not known here.
+        InputError: it is not known here. MismatchError: another one is there now.
     """
-    from tokenreel.tokenizers import TOKENIZERS
-
-    family, config = TOKENIZERS.get(tokens.tokenizer), tokens.meta.get("tokenizer_config")
-    if family is None or not isinstance(config, dict):
+    config, source = tokens.meta.get("tokenizer_config"), tokens.meta.get("tokenizer_source")
+    if tokens.tokenizer == RawTokenizer.name and isinstance(config, dict):
+        return RawTokenizer.from_config(config)
+    if not isinstance(source, str):
         raise InputError(
-            f"{os.fspath(where)} does not say how its tokenizer ({tokens.tokenizer!r}) was configured, or that is not "
-            "known here; name it with --tokenizer"
+            f"{os.fspath(where)} does not say where its tokenizer ({tokens.tokenizer!r}) is, or how it was configured; "
+            "name it with --tokenizer"
         )
-    return family.from_config(config)
+    beside = Path(where).parent / source
+    place = beside if beside.is_dir() and not Path(source).is_dir() else source
+    try:
+        coder = load(place, device=device, precision=precision, local_files_only=True)
+    except InputError as error:
+        raise InputError(
+            f"{os.fspath(where)} was made by the tokenizer {source!r} ({error}); name it with --tokenizer"
+        ) from error
+    check_fingerprint(coder, tokens)
+    return coder
 
 
 def decoded_frames(
@@ -168,7 +198,7 @@ def decoded_frames(
     pixel_bytes = opened.header.size[1] * opened.header.size[2] * 3
     steps = max(1, _CHUNK_BYTES // (pixel_bytes * pt))
     stream, given = coder.decoder(), 0
-    for part in opened.slabs(steps, first_frames=coder.first_frames, step_frames=pt):
+    for part in opened.slabs(steps, first_frames=coder.first_frames, step_frames=pt, segment_steps=coder.segment_steps):
         check_fingerprint(coder, part)
         for frames in map(as_frames, stream.push(part)):
             yield frames, None if opened.pts_seconds is None else opened.pts_seconds[given : given + len(frames)]
@@ -176,6 +206,16 @@ def decoded_frames(
     for frames in map(as_frames, stream.finish()):
         yield frames, None if opened.pts_seconds is None else opened.pts_seconds[given : given + len(frames)]
         given += len(frames)
+
+
+def stream_of(coder: Tokenizer, token_count: int | None) -> StreamEncoder:
+    """The stream that encodes a clip; InputError if a token count is asked of a tokenizer that has no such choice."""
+    if token_count is None:
+        return coder.encoder()
+    if getattr(coder, "token_count", None) is None:
+        raise InputError(f"the tokenizer {coder.name!r} does not leave the choice of a token count; leave it out")
+    stream: StreamEncoder = coder.encoder(token_count=token_count)  # type: ignore[call-arg]
+    return stream
 
 
 def stacks(frames: Iterator[Frame], multiple: int, times: list[float]) -> Iterator[npt.NDArray[np.uint8]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from tokenreel.data.collection import Collection
 from tokenreel.data.example import Example
 from tokenreel.data.opening import open_collection
 from tokenreel.errors import InputError, TokenReelWarning
-from tokenreel.jobs.encode import pixels_for, stacks
+from tokenreel.jobs.encode import pixels_for, stacks, stream_of
 from tokenreel.media.frames import Selection
 from tokenreel.tokenizers import Tokenizer, load
 from tokenreel.tokens.file import join
@@ -25,6 +25,9 @@ from tokenreel.types import Tokens
 
 from .ahead import ahead
 from .progress import Progress, silent
+
+if TYPE_CHECKING:
+    from tokenreel.tokenizers.learned import Precision
 
 __all__ = ["ManyEncoded", "encode_many"]
 
@@ -64,6 +67,9 @@ def encode_many(
     tokenizer: str | Tokenizer = "raw",
     selection: Selection | None = None,
     size: int | tuple[int, int] | str | None = None,
+    token_count: int | None = None,
+    device: str = "cpu",
+    precision: Precision = "fp32",
     split: str = "all",
     resume: bool = False,
     progress: Progress = silent,
@@ -74,13 +80,14 @@ def encode_many(
 
     Args:
         sources: what ``open_collection`` opens: files, folders, tables, tars.
+        token_count, device, precision: as in ``encode_file``.
         split: which split of the sources, where they have several; all of them by default.
         resume: go on after the last whole shard of an interrupted run with the same sources and options.
 
     Raises:
         InputError: a source cannot be opened, all examples are broken, or the directory is not empty.
     """
-    coder = load(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    coder = load(tokenizer, device=device, precision=precision) if isinstance(tokenizer, str) else tokenizer
     collection: Collection = open_collection(list(sources), split=split)
     skipped: list[tuple[str, str]] = []
     start = _next_index(Path(directory)) if resume else 0
@@ -92,7 +99,7 @@ def encode_many(
             try:
                 example = collection[index]
                 source = example.source
-                tokens = _encoded(example, coder, selection or Selection(), size, index)
+                tokens = _encoded(example, coder, selection or Selection(), size, token_count, index)
             except (InputError, OSError) as error:
                 skipped.append((source, str(error)))
                 warnings.warn(f"skipped: {error}", TokenReelWarning, stacklevel=2)
@@ -126,15 +133,21 @@ def _next_index(directory: Path) -> int:
 
 
 def _encoded(
-    example: Example, coder: Tokenizer, selection: Selection, size: int | tuple[int, int] | str | None, index: int
+    example: Example,
+    coder: Tokenizer,
+    selection: Selection,
+    size: int | tuple[int, int] | str | None,
+    token_count: int | None,
+    index: int,
 ) -> Tokens:
-    meta = {**example.facts(), "example": index, "tokenizer_config": coder.config}
+    meta = {**example.facts(), "example": index, **coder.reference}
     if example.kind != "media":
         clip = example.clip(selection, size=size)
-        (tokens,) = coder.encode([pixels_for(clip.frames_THWC, coder)])
-        return replace(tokens, fps=clip.fps, pts_seconds=clip.pts_seconds, meta=meta)
+        stream = stream_of(coder, token_count)
+        parts = [*stream.push(pixels_for(clip.frames_THWC, coder)), *stream.finish()]
+        return replace(join(parts), fps=clip.fps, pts_seconds=clip.pts_seconds, meta=meta)
     times: list[float] = []
-    stream, parts = coder.encoder(), []
+    stream, parts = stream_of(coder, token_count), []
     with example.open(selection, size=size) as reader:
         for frames in stacks(ahead(reader), coder.patch_size[0], times):
             parts += stream.push(pixels_for(frames, coder))

@@ -8,12 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from .blocks import TransformerConfig
 
-__all__ = ["initialise"]
+__all__ = ["drawn", "initialise"]
+
+
+@torch.no_grad()
+def drawn(tensor: Tensor, *, std: float) -> Tensor:
+    """The tensor, filled with a truncated normal from torch's global generator; on the meta device as it is.
+
+    Drawing there would import seconds of compiler to compute nothing: files are loaded into such tensors.
+    """
+    return tensor if tensor.is_meta else nn.init.trunc_normal_(tensor, std=std, a=-3 * std, b=3 * std)
 
 
 @torch.no_grad()
@@ -24,6 +33,8 @@ def initialise(stack: nn.Module, config: TransformerConfig) -> None:
     that write to the residual stream divided by sqrt(branches * depth) (GPT-2), biases zero. With DeepNorm Xavier
     normals, with values, outputs and MLP times beta = (8 depth)^(-1/4) (arXiv 2203.00555, section 3).
     """
+    if any(parameter.is_meta for parameter in stack.parameters()):
+        return  # shapes without numbers, to be counted or filled from a file
     std = (2 / (5 * config.dim)) ** 0.5
     small = (config.num_branches * config.depth) ** -0.5
     beta = (8 * config.depth) ** -0.25
@@ -35,9 +46,7 @@ def initialise(stack: nn.Module, config: TransformerConfig) -> None:
             if "project" in name:
                 _shrink_values(layer, name, config, beta)
         else:
-            nn.init.trunc_normal_(
-                layer.weight, std=std * (small if name.endswith("out") else 1.0), a=-3 * std, b=3 * std
-            )
+            drawn(layer.weight, std=std * (small if name.endswith("out") else 1.0))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 

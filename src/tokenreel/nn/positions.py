@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tokenreel.errors import InputError
 
+from .initial import drawn
 from .rotary import grid_positions
 
 __all__ = ["ContinuousBias", "LearnedPositions", "PositionGenerator", "SinCosPositions"]
@@ -39,7 +40,7 @@ class LearnedPositions(nn.Module):
             raise InputError(f"learned positions need a grid and dim of at least 1, got grid {grid}, dim {dim}")
         self.grid, self.interpolate = grid, interpolate
         self.table_thwD = nn.Parameter(torch.empty(*grid, dim))
-        nn.init.trunc_normal_(self.table_thwD, std=0.02)
+        drawn(self.table_thwD, std=0.02)
 
     def forward(self, grid: GridSize) -> Tensor:
         """(t, h, w) -> (L, D)."""

@@ -78,7 +78,8 @@ class FSQ(Quantizer):
         self.config = config
         self.codebook_dim = len(config.levels)
         self.codebook_size = math.prod(config.levels)
-        self.register_buffer("levels_E", torch.tensor(config.levels), persistent=False)
+        # On the CPU even where the module is made on the meta device: the buffer is in no file that would fill it.
+        self.register_buffer("levels_E", torch.tensor(config.levels, device="cpu"), persistent=False)
 
     def _quantize(self, latents: Tensor, valid_mask: Tensor | None, generator: torch.Generator | None) -> Quantized:
         # One row a dimension: a row of N is worked on by vector instructions, a row of E = 5 is not.

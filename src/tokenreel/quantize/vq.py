@@ -104,7 +104,9 @@ class VQ(Quantizer):
         super().__init__()
         self.config, self.group = config, group
         self.codebook_size, self.codebook_dim = config.codebook_size, config.codebook_dim
-        codebook_KE = torch.randn(config.codebook_size, config.codebook_dim) * config.codebook_dim**-0.5
+        codebook_KE = torch.empty(config.codebook_size, config.codebook_dim)
+        if not codebook_KE.is_meta:  # drawing on the meta device, into which files are loaded, imports a compiler
+            codebook_KE.normal_(std=config.codebook_dim**-0.5)
         if config.learning == "gradient":
             self.codebook_KE = nn.Parameter(codebook_KE)
         else:

@@ -1,39 +1,53 @@
-"""Every tokenizer by name: ``encode(videos) -> Tokens`` and ``decode(Tokens) -> videos``."""
+"""Every tokenizer by name: ``encode(videos) -> Tokens`` and ``decode(Tokens) -> videos``.
+
+``TOKENIZERS`` and the learned families are loaded when they are first used: the raw tokenizer works without torch.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
-from tokenreel.errors import FormatError, InputError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .base import Tokenizer
+from .loading import load, untrained
 from .raw import RawTokenizer
 
-__all__ = ["TOKENIZERS", "RawTokenizer", "Tokenizer", "load"]
+if TYPE_CHECKING:
+    from .cvivit import CViViT, CViViTConfig
+    from .table import LEARNED, TOKENIZERS
+    from .titok import TiTok, TiTokConfig
+    from .titok_video import TiTokVideo, TiTokVideoConfig
 
-TOKENIZERS: dict[str, type[RawTokenizer]] = {"raw": RawTokenizer}
+__all__ = [
+    "LEARNED",
+    "TOKENIZERS",
+    "CViViT",
+    "CViViTConfig",
+    "RawTokenizer",
+    "TiTok",
+    "TiTokConfig",
+    "TiTokVideo",
+    "TiTokVideoConfig",
+    "Tokenizer",
+    "load",
+    "untrained",
+]
+
+_HOMES = {
+    "LEARNED": "table",
+    "TOKENIZERS": "table",
+    "CViViT": "cvivit",
+    "CViViTConfig": "cvivit",
+    "TiTok": "titok",
+    "TiTokConfig": "titok",
+    "TiTokVideo": "titok_video",
+    "TiTokVideoConfig": "titok_video",
+}
 
 
-def load(name_or_path: str | os.PathLike[str]) -> Tokenizer:
-    """A tokenizer by name (``raw``, ``raw:1,8,8`` for another patch size) or from a folder with its ``config.json``.
-
-    Raises:
-        InputError: the name is unknown. FormatError: the folder's configuration is damaged.
-    """
-    text = os.fspath(name_or_path)
-    name, _, options = text.partition(":")
-    if name in TOKENIZERS:
-        return TOKENIZERS[name].from_options(options)
-    config = Path(text) / "config.json"
-    if not config.is_file():
-        raise InputError(
-            f"no tokenizer is called {text!r} and there is no file {config}; known names: {', '.join(TOKENIZERS)}"
-        )
-    try:
-        values = json.loads(config.read_text())
-        family = TOKENIZERS[values.pop("tokenizer")]
-    except (ValueError, KeyError, AttributeError, OSError) as error:
-        raise FormatError(f"{config} does not describe a tokenizer of this version ({error})") from error
-    return family.from_config(values)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value

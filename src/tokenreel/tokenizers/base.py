@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,46 @@ from tokenreel.types import PatchSize, Tokens
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["StreamDecoder", "StreamEncoder", "Tokenizer", "Video", "check_fingerprint", "fingerprint_of"]
+__all__ = [
+    "Made",
+    "Reconstruction",
+    "StreamDecoder",
+    "StreamEncoder",
+    "Tokenizer",
+    "check_fingerprint",
+    "check_reading",
+    "fingerprint_of",
+]
 
-Video = "torch.Tensor | npt.NDArray[np.uint8]"
+
+class Reconstruction(NamedTuple):
+    """What a learned tokenizer's ``forward`` gives, for training.
+
+    Attributes:
+        video: the decoded video(s), in the shape that was given; not clamped, so that gradients reach every pixel.
+        latents: encoder output before quantizing, float32 (..., E).
+        codes: quantized latents, the same shape, with the quantizer's gradient.
+        ids: int64 (...).
+        aux: losses of the quantizer by name, already weighted: add them all to the loss.
+    """
+
+    video: Any
+    latents: torch.Tensor
+    codes: torch.Tensor
+    ids: torch.Tensor
+    aux: dict[str, torch.Tensor]
+
+
+class Made(Protocol):
+    """Whatever says which tokenizer made it: ``Tokens``, or the header of a token file."""
+
+    @property
+    def tokenizer(self) -> str:
+        """Name of the family."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokenizer."""
 
 
 class StreamEncoder(Protocol):
@@ -58,6 +95,8 @@ class Tokenizer(Protocol):
         patch_size: pixels a grid cell stands for.
         codebook_size: ids lie in [0, codebook_size).
         fingerprint: SHA-256 over configuration and weights; tokens of another fingerprint are refused.
+        segment_steps: grid steps that are coded as one piece, so that a stream and a file may be cut between pieces.
+        reference: what token files carry so that this tokenizer is found again.
     """
 
     @property
@@ -85,8 +124,15 @@ class Tokenizer(Protocol):
         """Hexadecimal text."""
 
     @property
-    def config(self) -> dict[str, Any]:
-        """What defines it, as plain JSON values."""
+    def segment_steps(self) -> int:
+        """1 where every step of the grid has ids of its own."""
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """``tokenizer_config``, and for learned ones ``tokenizer_source``: plain JSON values for ``Tokens.meta``."""
+
+    def num_tokens_of(self, size: tuple[int, int, int]) -> int:
+        """How many ids a video of (T, H, W) becomes."""
 
     def encode(self, videos: Sequence[Any]) -> list[Tokens]:
         """Videos (C, T, H, W), sizes may differ -> one Tokens a video, in order."""
@@ -107,7 +153,20 @@ def fingerprint_of(name: str, config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_fingerprint(tokenizer: Tokenizer, tokens: Tokens) -> None:
+def check_reading(tokenizer: Tokenizer, tokens: Tokens, layout: str) -> None:
+    """Raise MismatchError unless these tokens are of this tokenizer: its fingerprint, codebook and layout."""
+    if tokens.codebook_size != tokenizer.codebook_size:
+        raise MismatchError(
+            f"these tokens are of a codebook of {tokens.codebook_size}, {tokenizer.name} has "
+            f"{tokenizer.codebook_size} codes; load the tokenizer that made them"
+        )
+    check_fingerprint(tokenizer, tokens)
+    if tokens.layout != layout:
+        undo = "; undo the byte pairs first (tokenreel bpe decode)" if tokens.layout == "merged" else ""
+        raise MismatchError(f"{tokenizer.name} decodes tokens of layout {layout!r}, got {tokens.layout!r}{undo}")
+
+
+def check_fingerprint(tokenizer: Tokenizer, tokens: Made) -> None:
     """Raise MismatchError if these tokens were made by another tokenizer."""
     if tokens.fingerprint != tokenizer.fingerprint:
         raise MismatchError(

@@ -39,6 +39,7 @@ class RawTokenizer:
     name: ClassVar[str] = "raw"
     pixels: ClassVar[Literal["float", "uint8"]] = "uint8"
     codebook_size: ClassVar[int] = 256
+    segment_steps: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch_size", check_patch_size(self.patch_size))
@@ -67,6 +68,16 @@ class RawTokenizer:
     def config(self) -> dict[str, Any]:
         """What defines it."""
         return {"patch_size": list(self.patch_size)}
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """What token files carry."""
+        return {"tokenizer_config": self.config}
+
+    def num_tokens_of(self, size: tuple[int, int, int]) -> int:
+        """Bytes of a video of (T, H, W), padding included."""
+        pt, ph, pw = self.patch_size
+        return Grid.of(*size, self.patch_size).num_cells * pt * ph * pw * 3
 
     @property
     def fingerprint(self) -> str:
@@ -106,7 +117,7 @@ class RawTokenizer:
             codebook_size=self.codebook_size,
             tokenizer=self.name,
             fingerprint=self.fingerprint,
-            meta={"tokenizer_config": self.config},
+            meta=self.reference,
         )
 
     def _decoded(self, tokens: Tokens) -> npt.NDArray[np.uint8]:

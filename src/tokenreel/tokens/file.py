@@ -184,18 +184,26 @@ class TokenFile:
         """The whole clip."""
         return self._part(self._tensors.whole("ids"), self.header.grid, self.header.size, self.pts_seconds)
 
-    def slabs(self, grid_steps: int, *, first_frames: int, step_frames: int) -> Iterator[Tokens]:
-        """The clip in parts of ``grid_steps`` steps of time; layouts ``queries`` and ``merged`` come as one part.
+    def slabs(
+        self, grid_steps: int, *, first_frames: int, step_frames: int, segment_steps: int = 1
+    ) -> Iterator[Tokens]:
+        """The clip in parts of about ``grid_steps`` steps of time; the layout ``merged`` comes as one part.
 
         Args:
+            grid_steps: rounded up to whole segments.
             first_frames: how many frames the first step of the grid stands for: 1 for a causal tokenizer, else pt.
-            step_frames: how many each later step stands for: pt. The tokenizer knows both.
+            step_frames: how many each later step stands for: pt. The tokenizer knows all three.
+            segment_steps: how many steps share their ids, so that no part may end between them.
         """
         header = self.header
-        if header.layout in ("queries", "merged"):
+        if header.layout == "merged":
             yield self.tokens()
             return
-        step_ids = self.num_tokens // header.grid.t
+        grid_steps = -(-grid_steps // segment_steps) * segment_steps
+        segments = -(-header.grid.t // segment_steps)
+        if self.num_tokens % segments:
+            raise FormatError(f"{self.path}: {self.num_tokens} ids do not divide into {segments} segments of time")
+        segment_ids = self.num_tokens // segments
 
         def frame(step: int) -> int:
             return min(0 if step == 0 else first_frames + (step - 1) * step_frames, header.size[0])
@@ -206,7 +214,8 @@ class TokenFile:
             if first >= last:
                 raise FormatError(f"{self.path}: its grid {header.grid} is longer than its {header.size[0]} frames")
             pts = None if self.pts_seconds is None else self.pts_seconds[first:last]
-            ids = self._tensors.rows("ids", start * step_ids, stop * step_ids)
+            first_segment, last_segment = start // segment_steps, -(-stop // segment_steps)
+            ids = self._tensors.rows("ids", first_segment * segment_ids, last_segment * segment_ids)
             yield self._part(ids, replace(header.grid, t=stop - start), (last - first, *header.size[1:]), pts)
 
     def _part(
@@ -260,8 +269,8 @@ def join(parts: Sequence[Tokens]) -> Tokens:
 
 def _continued(header: TokenHeader, tokens: Tokens) -> TokenHeader:
     """The header of a clip with one part more."""
-    if header.layout in ("queries", "merged"):
-        raise MismatchError(f"tokens of layout {header.layout!r} cannot be put together from parts")
+    if header.layout == "merged":
+        raise MismatchError("byte-pair merged ids cannot be put together from parts; merge after joining")
     following = TokenHeader.of(tokens)
     grid = replace(header.grid, t=header.grid.t + tokens.grid.t)
     size = (header.size[0] + tokens.size[0], *header.size[1:])

@@ -1,0 +1,303 @@
+"""(3) C-ViViT: a causal video tokenizer; the first frame alone, then tubelets. Phenaki, arXiv 2210.02399.
+
+Letters: B batch, C channels (3), T H W pixels, t h w grid, D dim, E codebook_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from tokenreel.errors import InputError, MismatchError
+from tokenreel.quantize import FSQConfig, QuantizerConfig, VQConfig, build_quantizer
+from tokenreel.types import Grid, Layout, PatchSize, Tokens, check_patch_size
+
+from .base import Reconstruction, StreamDecoder, StreamEncoder
+from .configs import BlockOptions
+from .cvivit_model import Factorised, FactorisedConfig, FrameEmbed, FrameHead, Positions
+from .cvivit_stream import CViViTDecoder, CViViTEncoder, HeldEncoder
+from .groups import in_groups
+from .learned import LearnedTokenizer
+
+__all__ = ["CViViT", "CViViTConfig", "FactorisedConfig"]
+
+_PASS_TOKENS = 16_384  # tokens that go through the network at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CViViTConfig:
+    """Configuration of ``CViViT``.
+
+    Attributes:
+        patch_size: (pt, ph, pw) of all frames but the first, which is cut into (1, ph, pw).
+        encoder, decoder: sizes of the two halves.
+        quantizer: any of VQ, FSQ, LFQ.
+        temporal_window: steps of the grid that temporal attention sees, the own one included. Not used without
+            ``causal``, which sees the whole clip.
+        causal: no step sees a later one, so clips stream, and the first frame's ids are the image's.
+        positions: ``rotary`` over (h, w), or ``bias``, the continuous bias of the paper (a little slower).
+        peg: a position generator (depthwise 3-D convolution) before each half.
+        blocks: options of all blocks.
+    """
+
+    patch_size: PatchSize
+    encoder: FactorisedConfig
+    decoder: FactorisedConfig
+    quantizer: QuantizerConfig
+    temporal_window: int
+    causal: bool = True
+    positions: Positions = "rotary"
+    peg: bool = True
+    blocks: BlockOptions = field(default_factory=BlockOptions)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patch_size", check_patch_size(self.patch_size))
+        if self.temporal_window < 1:
+            raise InputError(f"CViViTConfig.temporal_window must be at least 1, got {self.temporal_window}")
+
+
+def _sizes(dim: int, spatial_depth: int, temporal_depth: int, head_dim: int = 64) -> FactorisedConfig:
+    return FactorisedConfig(
+        dim=dim,
+        spatial_depth=spatial_depth,
+        temporal_depth=temporal_depth,
+        num_heads=dim // head_dim,
+        head_dim=head_dim,
+        mlp_dim=4 * dim,
+    )
+
+
+_FSQ_64K = FSQConfig(levels=(8, 8, 8, 5, 5, 5))  # 64,000 codes, arXiv 2309.15505, table 1
+
+
+def _config(
+    patch_size: PatchSize, sizes: FactorisedConfig, quantizer: QuantizerConfig = _FSQ_64K, **options: Any
+) -> CViViTConfig:
+    return CViViTConfig(
+        patch_size=patch_size,
+        encoder=sizes,
+        decoder=sizes,
+        quantizer=quantizer,
+        **{"temporal_window": 8, **options},
+    )
+
+
+class CViViT(LearnedTokenizer):
+    """Videos of any length and size to one id a cell of the grid (1 + ceil((T - 1) / pt), ceil(H / ph), ceil(W / pw)).
+
+    patches -> spatial, then temporal transformer -> latents -> quantizer -> temporal, then spatial transformer ->
+    patches. The first frame is coded alone, so an image is a video of one frame. With ``causal`` a change of later
+    frames changes no earlier id, latent or pixel bit for bit (at equal shapes), counted in steps of the grid: the pt
+    frames of one tubelet belong together.
+    """
+
+    name: ClassVar[str] = "cvivit"
+    config_type: ClassVar[type[Any]] = CViViTConfig
+    summary: ClassVar[str] = "Causal video and image tokens on a grid, streaming, any size and length (C-ViViT)."
+    papers: ClassVar[tuple[str, ...]] = ("2210.02399", "2309.15505")
+    encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "encoder_half", "to_latents", "quantizer")
+    sizes: ClassVar[Mapping[str, CViViTConfig]] = {
+        "tiny": _config((4, 8, 8), _sizes(192, 3, 2)),
+        "small": _config((4, 8, 8), _sizes(384, 4, 4)),
+        "base": _config((4, 8, 8), _sizes(512, 4, 4)),
+        # The README of phenaki-pytorch: 17 frames 256x256 become 9x8x8 ids.
+        "phenaki": _config((2, 32, 32), _sizes(512, 4, 4), VQConfig(codebook_size=5000, codebook_dim=512)),
+    }
+
+    def __init__(self, config: CViViTConfig) -> None:
+        super().__init__(config)
+        options: dict[str, Any] = {
+            "blocks": config.blocks,
+            "positions": config.positions,
+            "peg": config.peg,
+            "causal": config.causal,
+            "window": config.temporal_window,
+        }
+        self.embed = FrameEmbed(dim=config.encoder.dim, patch_size=config.patch_size)
+        self.encoder_half = Factorised(config.encoder, temporal_first=False, **options)
+        self.quantizer = build_quantizer(config.quantizer)
+        self.to_latents = nn.Linear(config.encoder.dim, self.quantizer.codebook_dim)
+        self.from_codes = nn.Linear(self.quantizer.codebook_dim, config.decoder.dim)
+        self.decoder_half = Factorised(config.decoder, temporal_first=True, **options)
+        self.head = FrameHead(dim=config.decoder.dim, patch_size=config.patch_size)
+
+    @property
+    def quantizer_size(self) -> int:
+        """K."""
+        return self.quantizer.codebook_size
+
+    @property
+    def layout(self) -> Layout:
+        """``grid``."""
+        return "grid"
+
+    @property
+    def first_frames(self) -> int:
+        """1: the first frame is coded alone."""
+        return 1
+
+    @property
+    def last_weight(self) -> Tensor:
+        """Of the map to the pixels of tubelets."""
+        return self.head.rest.weight
+
+    def grid_of(self, size: tuple[int, int, int]) -> Grid:
+        """The grid of a video of (T, H, W)."""
+        pt, ph, pw = self.patch_size
+        frames, height, width = size
+        return Grid(t=1 - (1 - frames) // pt, h=-(-height // ph), w=-(-width // pw))
+
+    def num_tokens_of(self, size: tuple[int, int, int]) -> int:
+        """How many ids a video of (T, H, W) becomes."""
+        return self.grid_of(size).num_cells
+
+    def forward(
+        self,
+        video_BCTHW: Tensor,
+        *,
+        frame_counts: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Reconstruction:
+        """(B, 3, T, H, W) in [-1, 1] -> ``Reconstruction``: a video of that shape, latents and codes (B, t, h, w, E).
+
+        Args:
+            video_BCTHW: clips of one size; shorter ones are padded with anything at the end.
+            frame_counts: frames of each clip that are real; the rest reaches no token that counts, no loss of the
+                quantizer, and comes back as something to be ignored.
+            generator: randomness of dropped branches and of the quantizer.
+        """
+        valid_mask = None
+        if frame_counts is not None:
+            video_BCTHW, valid_mask = self._filled(video_BCTHW, frame_counts)
+        latents_BthwE = self.latents(video_BCTHW, valid_mask=valid_mask, generator=generator)
+        counted = None if valid_mask is None else valid_mask[:, :, None, None].expand(latents_BthwE.shape[:-1])
+        codes_BthwE, ids_Bthw, aux = self.quantizer(latents_BthwE, valid_mask=counted, generator=generator)
+        decoded_BCTHW = self.frames(codes_BthwE, valid_mask=valid_mask, generator=generator)
+        frames, height, width = video_BCTHW.shape[2:]
+        return Reconstruction(decoded_BCTHW[:, :, :frames, :height, :width], latents_BthwE, codes_BthwE, ids_Bthw, aux)
+
+    def latents(
+        self, video_BCTHW: Tensor, *, valid_mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, E) float32, before quantizing."""
+        features_BthwD = self.embed(video_BCTHW)
+        return self.projected(self.encoder_half(features_BthwD, valid_mask=valid_mask, generator=generator))
+
+    def projected(self, features_BthwD: Tensor) -> Tensor:
+        """(B, t, h, w, D) -> (B, t, h, w, E) in float32 under any autocast: rounding here would move ids."""
+        with torch.autocast(features_BthwD.device.type, enabled=False):
+            latents: Tensor = self.to_latents(features_BthwD.to(self.to_latents.weight.dtype))
+        return latents
+
+    def frames(
+        self, codes_BthwE: Tensor, *, valid_mask: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """(B, t, h, w, E) -> (B, 3, 1 + (t - 1) * pt, h * ph, w * pw), padding included."""
+        features_BthwD = self.from_codes(codes_BthwE.to(self.from_codes.weight.dtype))
+        features_BthwD = self.decoder_half(features_BthwD, valid_mask=valid_mask, generator=generator)
+        video: Tensor = self.head(features_BthwD)
+        return video
+
+    def encode(self, videos: Sequence[Any]) -> list[Tokens]:
+        """Videos (3, T, H, W) in [-1, 1] (or uint8), sizes may differ -> one Tokens a video, in order.
+
+        Clips of one size go through together; a causal tokenizer streams clips that are too long for one pass.
+        """
+        clips, found = self.checked_videos(videos), {}
+        with self.running():
+            for size, indices in in_groups([_size(clip) for clip in clips], self._at_once):
+                if self.config.causal and self.num_tokens_of(size) > _PASS_TOKENS:
+                    for index in indices:
+                        found[index] = CViViTEncoder(self).ids_of(clips[index])
+                    continue
+                ids_Bthw = self.ids(self.latents(torch.stack([clips[index] for index in indices])))
+                found.update(zip(indices, ids_Bthw.flatten(1)))
+        return [self.tokens(found[index], _size(clip)) for index, clip in enumerate(clips)]
+
+    def ids(self, latents_BthwE: Tensor) -> Tensor:
+        """(B, t, h, w, E) -> (B, t, h, w) int64. InputError if the weights give latents that are not finite."""
+        if not bool(torch.isfinite(latents_BthwE).all()):
+            raise InputError("the weights of this tokenizer give latents that are not finite; load other weights")
+        ids: Tensor = self.quantizer(latents_BthwE).ids
+        return ids
+
+    def tokens(self, ids_L: Tensor, size: tuple[int, int, int], *, steps: int | None = None) -> Tokens:
+        """Ids as ``Tokens`` of a video, or of ``steps`` steps of a stream, of ``size``."""
+        grid = self.grid_of(size)
+        return Tokens(
+            ids_L=ids_L.cpu().numpy(),
+            layout="grid",
+            grid=grid if steps is None else Grid(t=steps, h=grid.h, w=grid.w),
+            size=size,
+            codebook_size=self.codebook_size,
+            tokenizer=self.name,
+            fingerprint=self.fingerprint,
+            meta=self.reference,
+        )
+
+    def decode(self, tokens: Sequence[Tokens]) -> list[Tensor]:
+        """Tokens -> videos (3, T, H, W) float32 in [-1, 1] on the CPU, in order, of the sizes that were encoded."""
+        self.check_tokens(tokens)
+        for item in tokens:
+            if item.grid != self.grid_of(item.size):
+                raise MismatchError(
+                    f"tokens of {item.size[0]} frames {item.size[2]}x{item.size[1]} must have the grid "
+                    f"{self.grid_of(item.size)} here, got {item.grid}; parts of a stream go through decoder()"
+                )
+        videos: dict[int, Tensor] = {}
+        with self.running():
+            for size, indices in in_groups([item.size for item in tokens], self._at_once):
+                if self.config.causal and self.num_tokens_of(size) > _PASS_TOKENS:
+                    for index in indices:
+                        videos[index] = torch.cat(CViViTDecoder(self).push(tokens[index]), dim=1)
+                    continue
+                codes_BthwE = torch.stack([self.codes_of(tokens[index]) for index in indices])
+                decoded_BCTHW = cropped(self.frames(codes_BthwE), size)
+                videos.update(zip(indices, decoded_BCTHW.cpu()))
+        return [videos[index] for index in range(len(tokens))]
+
+    def codes_of(self, tokens: Tokens) -> Tensor:
+        """(t, h, w, E) on this device."""
+        ids_L = torch.from_numpy(tokens.ids_L.astype("int64")).to(self.device)
+        codes_LE = self.quantizer.codes(ids_L)
+        return rearrange(codes_LE, "(t h w) E -> t h w E", t=tokens.grid.t, h=tokens.grid.h, w=tokens.grid.w)
+
+    def encoder(self) -> StreamEncoder:
+        """A stream over one clip; with ``causal`` its memory does not grow, without it waits for the whole clip."""
+        return CViViTEncoder(self) if self.config.causal else HeldEncoder(self)
+
+    def decoder(self) -> StreamDecoder:
+        """A stream over one clip, as ``encoder``."""
+        return CViViTDecoder(self)
+
+    def _at_once(self, size: tuple[int, int, int]) -> int:
+        return _PASS_TOKENS // self.num_tokens_of(size)
+
+    def _filled(self, video_BCTHW: Tensor, frame_counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Clips whose padded frames repeat the last real one, and (B, t) bool: which steps hold real frames."""
+        batch, frames = video_BCTHW.shape[0], video_BCTHW.shape[2]
+        if len(frame_counts) != batch or min(frame_counts) < 1 or max(frame_counts) > frames:
+            raise InputError(f"frame_counts must hold {batch} numbers from 1 to {frames}, got {list(frame_counts)}")
+        device = video_BCTHW.device
+        last_B = torch.tensor(list(frame_counts), device=device) - 1
+        which_BT = torch.minimum(torch.arange(frames, device=device), last_B[:, None])
+        index = which_BT[:, None, :, None, None].expand_as(video_BCTHW)
+        steps_B = -(-last_B // self.patch_size[0]) + 1
+        steps = self.grid_of((frames, 1, 1)).t
+        return video_BCTHW.gather(2, index), torch.arange(steps, device=device) < steps_B[:, None]
+
+
+def _size(video_CTHW: Tensor) -> tuple[int, int, int]:
+    _, frames, height, width = video_CTHW.shape
+    return frames, height, width
+
+
+def cropped(video_BCTHW: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """To (T, H, W), as float32 in [-1, 1]."""
+    frames, height, width = size
+    return video_BCTHW[:, :, :frames, :height, :width].float().clamp(-1, 1)

@@ -1,0 +1,1 @@
+"""Everything that owns an optimizer, and the losses that it follows."""

@@ -1,0 +1,125 @@
+"""The objective of tokenizers: pixels to tokens to pixels.
+
+Letters: B batch, C channels, T frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenreel.quantize import batch_usage
+
+from .adversarial_pair import AdversarialPair
+from .batches import Batch
+from .losses import Losses
+from .objective import Step
+
+__all__ = ["Autoencode"]
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Autoencode:
+    """``Losses`` of a tokenizer's reconstruction, its quantizer's losses, and the critic's term where there is one.
+
+    Packed batches are compared clip size by clip size; each size weighs as many clips as it has.
+    """
+
+    def __init__(self, losses: Losses, critic: AdversarialPair | None = None) -> None:
+        self.losses = losses
+        self.critic: nn.Module | None = critic
+
+    def __call__(self, model: nn.Module, batch: Batch, *, step: int, generator: torch.Generator) -> Step:
+        """The loss of one batch."""
+        options: dict[str, Any] = {}
+        if batch.token_counts is not None:
+            options["token_counts"] = batch.token_counts.tolist()
+        videos = _on(batch.videos, generator.device)
+        out = model(videos, generator=generator, **options)
+        pairs = _pairs(out.video, videos)
+        loss, metrics = self._compared(pairs, step)
+        for name, value in out.aux.items():
+            loss = loss + value
+            metrics[name] = value.detach()
+        if isinstance(self.critic, AdversarialPair) and self.critic.is_active(step):
+            term, more = self._adversarial(self.critic, pairs, step, loss, _unwrapped(model))
+            loss, metrics = loss + term, metrics | more
+        with torch.no_grad():
+            usage, perplexity = _usage(out.ids, _unwrapped(model))
+            squares = sum((ours - theirs).square().mean() * len(ours) for ours, theirs in pairs)
+            mse = torch.as_tensor(squares / sum(len(ours) for ours, _ in pairs)) / 4  # on [0, 1]
+        metrics |= {"psnr_db": -10 * mse.log10(), "perplexity": perplexity, "usage": usage}
+        return Step(loss, metrics, pairs, len(batch), out.ids.numel())
+
+    def critic_step(
+        self, critic: nn.Module, seen: list[Pair], *, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """The critic's loss on these reconstructions and their targets."""
+        if not isinstance(self.critic, AdversarialPair) or not self.critic.is_active(step):
+            return None
+        total: Tensor | None = None
+        metrics: dict[str, Tensor] = {}
+        clips = sum(len(ours) for ours, _ in seen)
+        for ours, theirs in seen:
+            loss, metrics = critic(ours, theirs, step=step, generator=generator)
+            total = loss * (len(ours) / clips) if total is None else total + loss * (len(ours) / clips)
+        assert total is not None
+        return total, metrics
+
+    def _compared(self, pairs: list[Pair], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        clips = sum(len(ours) for ours, _ in pairs)
+        loss = pairs[0][0].new_zeros((), dtype=torch.float32)
+        metrics: dict[str, Any] = defaultdict(float)
+        for ours, theirs in pairs:
+            part, values = self.losses(ours, theirs, step=step)
+            share = len(ours) / clips
+            loss = loss + share * part
+            for name, value in values.items():
+                metrics[name] = metrics[name] + share * value
+        return loss, dict(metrics)
+
+    def _adversarial(
+        self, critic: AdversarialPair, pairs: list[Pair], step: int, rest: Tensor, model: nn.Module
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        clips = sum(len(ours) for ours, _ in pairs)
+        total: Tensor | None = None
+        metrics: dict[str, Tensor] = {}
+        last = getattr(model, "last_weight", None)
+        for ours, theirs in pairs:
+            term, metrics = critic.generator_loss(ours, theirs, step=step, rest=rest, last_weight=last)
+            total = term * (len(ours) / clips) if total is None else total + term * (len(ours) / clips)
+        assert total is not None
+        return total, metrics
+
+
+def _pairs(ours: Tensor | tuple[Tensor, ...], theirs: Tensor | tuple[Tensor, ...]) -> list[Pair]:
+    """Reconstructions and targets as batches of equal size."""
+    if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
+        return [(ours, theirs)]
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for index, video in enumerate(theirs):
+        sizes.setdefault(tuple(video.shape), []).append(index)
+    return [
+        (torch.stack([ours[i] for i in indices]), torch.stack([theirs[i] for i in indices]))
+        for indices in sizes.values()
+    ]
+
+
+def _on(videos: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:
+    if isinstance(videos, Tensor):
+        return videos.to(device, non_blocking=True)
+    return tuple(video.to(device, non_blocking=True) for video in videos)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    inner = getattr(model, "module", model)
+    return getattr(inner, "_orig_mod", inner)
+
+
+def _usage(ids: Tensor, model: nn.Module) -> tuple[Tensor, Tensor]:
+    found = batch_usage(ids, int(model.codebook_size))  # type: ignore[arg-type]
+    return torch.as_tensor(found[0], dtype=torch.float32), torch.as_tensor(found[1], dtype=torch.float32)
