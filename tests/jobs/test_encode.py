@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from tokenreel.errors import InputError, MismatchError
 from tokenreel.jobs import encode as job
 from tokenreel.jobs.encode import decode_file, encode_file
+from tokenreel.jobs.tokenizers import init_tokenizer, list_tokenizers
 from tokenreel.media.frames import Selection
+from tokenreel.media.pixels import to_video
 from tokenreel.media.read import read
 from tokenreel.media.write import write
 from tokenreel.samples import SAMPLE_CLIP
-from tokenreel.tokenizers import load
+from tokenreel.tokenizers import load, untrained
 from tokenreel.tokens.file import load as load_tokens
 from tokenreel.types import Clip
 
@@ -58,3 +61,62 @@ def test_errors_leave_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write"):
         decode_file(tmp_path / "a.tokens", tmp_path / "b.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["a.tokens"]
+
+
+@pytest.mark.parametrize("name", ["cvivit:tiny", "titok:tiny", "titok_video:tiny"])
+def test_learned_tokenizers_go_round_by_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written untrained, found again by the token file itself, wherever the commands are run from."""
+    init_tokenizer(name, tmp_path / "model", seed=1)
+    monkeypatch.chdir(tmp_path)
+    result = encode_file(
+        SAMPLE_CLIP, tmp_path / "a.tokens", tokenizer="model", selection=Selection(max_frames=6), size=(60, 40)
+    )
+    tokens = load_tokens(result.path)
+    (expected,) = load("model").encode(
+        [to_video(read(SAMPLE_CLIP, Selection(max_frames=6), size=(60, 40)).frames_THWC)]
+    )
+    np.testing.assert_array_equal(tokens.ids_L, expected.ids_L)
+    assert tokens.meta["tokenizer_source"] == "model"
+    monkeypatch.chdir("/")  # the folder stands beside the token file
+    path, frames = decode_file(result.path, tmp_path / "a.mkv")
+    assert (frames, read(path).size) == (6, (6, 40, 60))
+    (tmp_path / "model").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="name it with --tokenizer"):
+        decode_file(result.path, tmp_path / "b.mkv")
+    assert decode_file(result.path, tmp_path / "b.mkv", tokenizer=str(tmp_path / "moved"))[1] == 6
+    init_tokenizer(name, tmp_path / "model", seed=2)
+    with pytest.raises(MismatchError, match="load the tokenizer that made them"):
+        decode_file(result.path, tmp_path / "c.mkv")
+    assert not (tmp_path / "c.mkv").exists()
+
+
+def test_token_counts_are_for_those_that_have_them(tmp_path: Path) -> None:
+    init_tokenizer("titok:tiny", tmp_path / "model")
+    options: dict[str, Any] = {"selection": Selection(max_frames=3), "size": (48, 32)}
+    path = tmp_path / "a.tokens"
+    result = encode_file(SAMPLE_CLIP, path, tokenizer=str(tmp_path / "model"), token_count=5, **options)
+    assert result.num_tokens == 15
+    with pytest.raises(InputError, match="does not leave the choice"):
+        encode_file(SAMPLE_CLIP, tmp_path / "b.tokens", token_count=5, **options)
+
+
+def test_the_list_of_tokenizers_counts_what_encode_gives() -> None:
+    rows = {f"{row['family']}:{row['size']}": row for row in list_tokenizers()}
+    assert rows["raw:"]["bits_per_pixel"] == 24
+    video = np.zeros((3, 15, 256, 256), np.uint8)
+    (tokens,) = untrained("titok:tiny").encode([video])
+    row = rows["titok:tiny"]
+    assert row["tokens_per_second"] == tokens.num_tokens
+    assert row["bits_per_second"] == round(tokens.num_bits)
+    assert row["compression_ratio"] == pytest.approx(tokens.compression_ratio, abs=0.1)
+    assert row["parameters"] == untrained("titok:tiny").num_parameters
+
+
+def test_a_folder_in_use_is_not_written_over(tmp_path: Path) -> None:
+    init_tokenizer("cvivit", tmp_path / "model")
+    with pytest.raises(InputError, match="not an empty folder"):
+        init_tokenizer("cvivit", tmp_path / "model")
+    with pytest.raises(InputError, match="no learned tokenizer family"):
+        init_tokenizer("vqgan", tmp_path / "other")
+    with pytest.raises(InputError, match="tokenizers init cvivit:tiny"):
+        load("cvivit:tiny")

@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rotary": {},
     "bias": {"positions": "bias"},
     "no peg": {"peg": False},
+    "linear path": {"linear_path": True},
     "options": {
         "blocks": BlockOptions(
             mlp="swiglu", norm="rms", num_kv_heads=1, qk_norm=True, gate="head", residual="scaled", bias=False
@@ -431,3 +432,46 @@ def test_one_clip_is_learned_by_heart() -> None:
     (decoded,) = model.decode(model.encode([video[0]]))
     mse = float((decoded - video[0]).square().mean()) / 4  # on [0, 1]
     assert -10 * np.log10(mse) > 40
+
+
+def smooth(frames: int, seed: int) -> torch.Tensor:
+    """A clip of a few random waves: what a linear codec can hold."""
+    generator = torch.Generator().manual_seed(seed)
+    t, y, x = torch.meshgrid(torch.arange(frames), torch.arange(32), torch.arange(32), indexing="ij")
+    a, b, c = torch.rand(3, 3, 1, 1, 1, generator=generator) * 0.3
+    return torch.sin(a * t + b * y + c * x + seed) * 0.8
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        FSQConfig(levels=(5, 40, 8, 8)),
+        VQConfig(codebook_size=64, codebook_dim=8, start="kmeans"),
+        LFQConfig(codebook_dim=8),
+    ],
+)
+def test_a_linear_start_is_the_transform_codec(quantizer: Any) -> None:
+    """Far better than random weights, on other clips too, and exactly linear in between."""
+    model = made(quantizer=quantizer, linear_path=True)
+    other = smooth(9, 50)
+    before = float((model.decode(model.encode([other]))[0] - other).square().mean())
+    model.start_linear([smooth(9, seed) for seed in range(12)])
+    after = float((model.decode(model.encode([other]))[0] - other).square().mean())
+    assert after < 0.35 * float(other.var())
+    assert after < 0.5 * before
+    with torch.no_grad():
+        latents = [model.latents(video[None]) for video in (other, -other, torch.zeros_like(other))]
+    torch.testing.assert_close(latents[0] + latents[1], 2 * latents[2], rtol=1e-4, atol=1e-4)
+
+
+def test_a_linear_start_gives_the_finest_level_the_most_variance() -> None:
+    model = made(quantizer=FSQConfig(levels=(5, 40, 8)), linear_path=True)
+    clips = [smooth(9, seed) for seed in range(12)]
+    model.start_linear(clips)
+    used = [len(digits.unique()) for digits in model.quantizer.digits(model(torch.stack(clips)).ids).flatten(0, -2).T]
+    assert used[1] > used[2] >= used[0] - 1
+
+
+def test_a_linear_start_needs_a_linear_path() -> None:
+    with pytest.raises(InputError, match="linear_path"):
+        made().start_linear([clip(3, 16, 16)])

@@ -19,6 +19,7 @@ from tokenreel.types import Grid, Layout, PatchSize, Tokens, check_patch_size
 
 from .base import Reconstruction, StreamDecoder, StreamEncoder
 from .configs import BlockOptions
+from .cvivit_linear import fit_linear
 from .cvivit_model import Factorised, FactorisedConfig, FrameEmbed, FrameHead, Positions
 from .cvivit_stream import CViViTDecoder, CViViTEncoder, HeldEncoder
 from .groups import in_groups
@@ -42,6 +43,8 @@ class CViViTConfig:
         causal: no step sees a later one, so clips stream, and the first frame's ids are the image's.
         positions: ``rotary`` over (h, w), or ``bias``, the continuous bias of the paper (a little slower).
         peg: a position generator (depthwise 3-D convolution) before each half.
+        linear_path: a linear map from the pixels of a patch to its latent, and from its code to its pixels, beside the
+            two halves. ``start_linear`` makes the tokenizer a transform codec, which training then improves on.
         blocks: options of all blocks.
     """
 
@@ -53,6 +56,7 @@ class CViViTConfig:
     causal: bool = True
     positions: Positions = "rotary"
     peg: bool = True
+    linear_path: bool = False
     blocks: BlockOptions = field(default_factory=BlockOptions)
 
     def __post_init__(self) -> None:
@@ -100,7 +104,7 @@ class CViViT(LearnedTokenizer):
     config_type: ClassVar[type[Any]] = CViViTConfig
     summary: ClassVar[str] = "Causal video and image tokens on a grid, streaming, any size and length (C-ViViT)."
     papers: ClassVar[tuple[str, ...]] = ("2210.02399", "2309.15505")
-    encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "encoder_half", "to_latents", "quantizer")
+    encoder_parts: ClassVar[tuple[str, ...]] = ("embed", "encoder_half", "to_latents", "quantizer", "linear_in")
     sizes: ClassVar[Mapping[str, CViViTConfig]] = {
         "tiny": _config((4, 8, 8), _sizes(192, 3, 2)),
         "small": _config((4, 8, 8), _sizes(384, 4, 4)),
@@ -125,6 +129,11 @@ class CViViT(LearnedTokenizer):
         self.from_codes = nn.Linear(self.quantizer.codebook_dim, config.decoder.dim)
         self.decoder_half = Factorised(config.decoder, temporal_first=True, **options)
         self.head = FrameHead(dim=config.decoder.dim, patch_size=config.patch_size)
+        self.linear_in, self.linear_out = None, None
+        if config.linear_path:
+            width = self.quantizer.codebook_dim
+            self.linear_in = FrameEmbed(dim=width, patch_size=config.patch_size)
+            self.linear_out = FrameHead(dim=width, patch_size=config.patch_size)
 
     @property
     def quantizer_size(self) -> int:
@@ -186,13 +195,33 @@ class CViViT(LearnedTokenizer):
     ) -> Tensor:
         """(B, 3, T, H, W) -> (B, t, h, w, E) float32, before quantizing."""
         features_BthwD = self.embed(video_BCTHW)
-        return self.projected(self.encoder_half(features_BthwD, valid_mask=valid_mask, generator=generator))
+        features_BthwD = self.encoder_half(features_BthwD, valid_mask=valid_mask, generator=generator)
+        return self.latents_of(features_BthwD, video_BCTHW)
 
-    def projected(self, features_BthwD: Tensor) -> Tensor:
-        """(B, t, h, w, D) -> (B, t, h, w, E) in float32 under any autocast: rounding here would move ids."""
+    def latents_of(self, features_BthwD: Tensor, video_BCTHW: Tensor, *, has_first: bool = True) -> Tensor:
+        """(B, t, h, w, D) and their pixels -> (B, t, h, w, E), in float32 under any autocast: rounding moves ids."""
         with torch.autocast(features_BthwD.device.type, enabled=False):
             latents: Tensor = self.to_latents(features_BthwD.to(self.to_latents.weight.dtype))
+            if self.linear_in is not None:
+                latents = latents + self.linear_in(video_BCTHW.to(latents.dtype), has_first=has_first)
         return latents
+
+    @torch.no_grad()
+    def start_linear(self, videos: Sequence[Tensor]) -> None:
+        """Become the linear transform codec that suits these videos (3, T, H, W): see ``cvivit_linear``."""
+        if self.linear_in is None or self.linear_out is None:
+            raise InputError("start_linear needs a tokenizer with linear_path=True")
+        fit_linear(self.linear_in, self.linear_out, self.quantizer, self.checked_videos(videos))
+        for layer in (self.to_latents, self.head.first, self.head.rest):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def pixels_of(self, features_BthwD: Tensor, codes_BthwE: Tensor, *, has_first: bool = True) -> Tensor:
+        """(B, t, h, w, D) and their codes -> (B, 3, T, h * ph, w * pw)."""
+        video: Tensor = self.head(features_BthwD, has_first=has_first)
+        if self.linear_out is not None:
+            video = video + self.linear_out(codes_BthwE.to(self.from_codes.weight.dtype), has_first=has_first)
+        return video
 
     def frames(
         self, codes_BthwE: Tensor, *, valid_mask: Tensor | None = None, generator: torch.Generator | None = None
@@ -200,8 +229,7 @@ class CViViT(LearnedTokenizer):
         """(B, t, h, w, E) -> (B, 3, 1 + (t - 1) * pt, h * ph, w * pw), padding included."""
         features_BthwD = self.from_codes(codes_BthwE.to(self.from_codes.weight.dtype))
         features_BthwD = self.decoder_half(features_BthwD, valid_mask=valid_mask, generator=generator)
-        video: Tensor = self.head(features_BthwD)
-        return video
+        return self.pixels_of(features_BthwD, codes_BthwE)
 
     def encode(self, videos: Sequence[Any]) -> list[Tokens]:
         """Videos (3, T, H, W) in [-1, 1] (or uint8), sizes may differ -> one Tokens a video, in order.

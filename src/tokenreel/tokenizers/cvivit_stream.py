@@ -74,7 +74,9 @@ class CViViTEncoder:
             part_CTHW = clip_CTHW[:, start : start + most + has_first]
             features_BthwD = self.tokenizer.embed(part_CTHW[None], has_first=has_first)
             features_BthwD, self._state = self.tokenizer.encoder_half.step(features_BthwD, self._state)
-            ids_Bthw = self.tokenizer.ids(self.tokenizer.projected(features_BthwD))
+            ids_Bthw = self.tokenizer.ids(
+                self.tokenizer.latents_of(features_BthwD, part_CTHW[None], has_first=has_first)
+            )
             parts.append((ids_Bthw.flatten(), ids_Bthw.shape[1], part_CTHW.shape[1]))
             start += part_CTHW.shape[1]
         return parts
@@ -115,7 +117,7 @@ class CViViTDecoder:
             has_first = self._state.steps == 0
             features_BthwD = self.tokenizer.from_codes(codes[None])
             features_BthwD, self._state = self.tokenizer.decoder_half.step(features_BthwD, self._state)
-            video_BCTHW = self.tokenizer.head(features_BthwD, has_first=has_first)
+            video_BCTHW = self.tokenizer.pixels_of(features_BthwD, codes[None], has_first=has_first)
             videos.append(cropped(video_BCTHW, (frames, height, width))[0].cpu())
             frames -= videos[-1].shape[1]
         return videos

@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from tokenreel.quantize import batch_usage
+from tokenreel.tokenizers import CViViT
 
 from .adversarial_pair import AdversarialPair
-from .batches import Batch
+from .batches import Batch, BatchStream
 from .losses import Losses
 from .objective import Step
+from .runtime import Runtime
 
-__all__ = ["Autoencode"]
+__all__ = ["Autoencode", "start_linear_path"]
+
+_FIRST_BATCHES = 16
 
 Pair = tuple[Tensor, Tensor]
 
@@ -94,6 +98,15 @@ class Autoencode:
             total = term * (len(ours) / clips) if total is None else total + term * (len(ours) / clips)
         assert total is not None
         return total, metrics
+
+
+def start_linear_path(model: nn.Module, batches: BatchStream, runtime: Runtime) -> None:
+    """Start a tokenizer with a linear path as the codec that fits its first batches; the same on all processes."""
+    if not isinstance(model, CViViT) or not model.config.linear_path:
+        return
+    model.start_linear([video for number in range(_FIRST_BATCHES) for video in batches.batch(number).videos])
+    for parameter in model.parameters():
+        runtime.share(parameter)
 
 
 def _pairs(ours: Tensor | tuple[Tensor, ...], theirs: Tensor | tuple[Tensor, ...]) -> list[Pair]:

@@ -14,6 +14,7 @@ Letters: B batch, C channels, T frames, H W pixels.
 from __future__ import annotations
 
 import itertools
+import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -248,6 +249,7 @@ class BatchStream:
             persistent_workers=num_workers > 0,
             multiprocessing_context=start_method if num_workers else None,
             generator=torch.Generator(),
+            worker_init_fn=_undisturbed if num_workers else None,
         )
 
     @property
@@ -442,6 +444,11 @@ def _stacked(clips: Sequence[_Seen]) -> Tensor:
         frames = torch.from_numpy(np.ascontiguousarray(clip.frames_THWC))
         video_CTHW.copy_(rearrange(frames, "T H W C -> C T H W"))
     return videos_BCTHW.div_(127.5).sub_(1)  # as media.pixels.to_video does, to the bit
+
+
+def _undisturbed(worker: int) -> None:
+    """An interrupt at the terminal reaches workers, too; it is for the process that hands out the batches to obey."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(made: Any) -> Any:

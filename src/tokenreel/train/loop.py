@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from .objective import Objective, Step
 from .optim import Average, OptimConfig, factor_at, make_optimizers, set_rate
 from .runtime import Runtime, generator_of
 
-__all__ = ["Batches", "LoopConfig", "Trainer", "wrapped"]
+__all__ = ["Batches", "LoopConfig", "Trainer", "Tried", "wrapped"]
 
 _RECENT = 100  # steps among which bad ones are counted
 
@@ -89,6 +89,14 @@ class LoopConfig:
         for name, choices in (("precision", ("fp32", "bf16")), ("parallel", ("ddp", "fsdp"))):
             if getattr(self, name) not in choices:
                 raise InputError(f"LoopConfig.{name} must be one of {choices}, got {getattr(self, name)!r}")
+
+
+class Tried(NamedTuple):
+    """What a step that was tried had in it, and how long it waited for data."""
+
+    num_clips: int
+    num_tokens: int
+    waited_seconds: float
 
 
 def wrapped(module: nn.Module, config: LoopConfig, runtime: Runtime) -> nn.Module:
@@ -194,12 +202,20 @@ class Trainer:
                     values = self._one_step(source, rates)
                     self.step += 1
                     self._after(values, rates)
-            except torch.OutOfMemoryError as error:
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                    raise
                 raise TrainingError(
                     f"out of memory at step {self.step}; take smaller batches (data.batches), accumulate more of them, "
                     "or say loop.precision=bf16; the last checkpoint is whole"
                 ) from error
         return self.step
+
+    def try_step(self, source: Iterator[Any], step: int) -> Tried:
+        """One step done as number ``step``, without log, picture or checkpoint: to see what it costs."""
+        rates, self.step = _Rates(), step
+        self._one_step(source, rates)
+        return Tried(rates.clips, rates.tokens, rates.waited)
 
     def save(self) -> bool:
         """Write a checkpoint of the present step; False if the disk would not take it."""
@@ -364,6 +380,11 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """The CPU's allocator has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Rates:

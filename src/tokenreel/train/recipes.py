@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
 from tokenreel.errors import FormatError, InputError
+from tokenreel.quantize import QUANTIZERS, QuantizerConfig
 from tokenreel.tokenizers import LEARNED
-from tokenreel.tokenizers.configs import from_values, to_values
+from tokenreel.tokenizers.configs import to_values
 from tokenreel.tokenizers.learned import LearnedTokenizer
 
 from .batches import BatchConfig, Source
@@ -29,16 +31,23 @@ from .losses import LossConfig
 from .optim import OptimConfig
 from .term import Term
 
-__all__ = ["DataChoice", "ModelChoice", "Recipe", "SourceChoice", "load_recipe", "recipe_names"]
+__all__ = ["DataChoice", "ModelChoice", "Recipe", "SourceChoice", "load_recipe", "recipe_names", "recipe_title"]
 
 PLACEHOLDER = "DATA"
 """As the ``data`` of a source: what ``--data`` names."""
 
-_DISCRIMINATORS = {
-    "patch": PatchDiscriminatorConfig,
-    "style": StyleDiscriminatorConfig,
-    "vit": ViTDiscriminatorConfig,
+START = "INIT"
+"""As ``model.init``: a tokenizer that must be named."""
+
+_KINDS: dict[Any, dict[str, type[Any]]] = {
+    DiscriminatorConfig: {
+        "patch": PatchDiscriminatorConfig,
+        "style": StyleDiscriminatorConfig,
+        "vit": ViTDiscriminatorConfig,
+    },
+    QuantizerConfig: {name: config for name, (config, _) in QUANTIZERS.items()},
 }
+"""Unions of configurations that are told apart by ``kind``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +69,12 @@ class ModelChoice:
     frozen: str | None = None
 
     def __post_init__(self) -> None:
+        if self.init == START:
+            raise InputError("this recipe goes on from a trained tokenizer; name its folder: model.init=FOLDER")
         if self.init is None and self.family not in LEARNED:
-            raise InputError(f"model.family must be one of {', '.join(LEARNED)}, got {self.family!r}")
+            raise InputError(f"family must be one of {', '.join(LEARNED)}, got {self.family!r}")
         if self.frozen not in (None, "encoder"):
-            raise InputError(f"model.frozen must be 'encoder' or null, got {self.frozen!r}")
+            raise InputError(f"frozen must be 'encoder' or null, got {self.frozen!r}")
 
     def config(self) -> Any:
         """The full configuration."""
@@ -71,7 +82,7 @@ class ModelChoice:
         if self.size and self.size not in family.sizes:
             raise InputError(f"{self.family} has no size {self.size!r}; its sizes are {', '.join(family.sizes)}")
         base = family.sizes[self.size or next(iter(family.sizes))]
-        return from_values(family.config_type, _merged(to_values(base), self.changes))
+        return _built(family.config_type, _merged(to_values(base), self.changes), "model.changes")
 
     def build(self, *, seed: int) -> LearnedTokenizer:
         """The tokenizer, with random weights of this seed or those of ``init``."""
@@ -127,28 +138,33 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def recipe_title(name: str) -> str:
+    """What a recipe is for: the first line of its header."""
+    first, _, _ = _text(name)[1].partition("\n")
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
 def load_recipe(name: str, *, overrides: Sequence[str] = (), data: Sequence[str] = ()) -> Recipe:
     """A recipe by name or path, with changes.
 
     Args:
         name: of one that ships, or a YAML file.
-        overrides: ``dotted.field=value``, the value as YAML.
+        overrides: ``dotted.field=value``, the value as YAML; numbers choose from lists (``data.sources.0.weight=2``).
         data: replaces the ``DATA`` sources.
 
     Raises:
-        InputError: the recipe, a field or a value is wrong; the nearest name is told.
+        InputError: the recipe, a field or a value is wrong; its dotted name and the nearest one are told.
     """
     title, text = _text(name)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise FormatError(f"the recipe {name} is not YAML ({str(error).splitlines()[0]})") from error
+    values = _yaml(text, f"the recipe {name}")
     if not isinstance(values, dict):
         raise FormatError(f"the recipe {name} must be named fields, got {type(values).__name__}")
     for override in overrides:
         _override(values, override)
-    _fill_data(values, data)
-    return from_values(Recipe, {"name": title, **values}, converted=_converted)
+    recipe: Recipe = _built(Recipe, {"name": title, **values}, "")
+    if recipe.model.init is None:
+        recipe.model.config()  # what is wrong with it is told before anything is opened
+    return replace(recipe, data=_filled(recipe.data, data))
 
 
 def _text(name: str) -> tuple[str, str]:
@@ -164,38 +180,53 @@ def _text(name: str) -> tuple[str, str]:
     return name, (resources.files("tokenreel") / "recipes" / f"{name}.yaml").read_text()
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise FormatError(f"{what} is not YAML ({' '.join(str(error).split())})") from error
+
+
+def _override(values: Any, override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise InputError(f"a change of a recipe is written field=value, such as loop.steps=100; got {override!r}")
     *parents, last = path.split(".")
     for parent in parents:
-        below = values.get(parent)
+        place = _place(values, parent, override)
+        below = values[place] if isinstance(values, list) else values.get(parent)
         if below is None:
-            below = values[parent] = {}
+            below = values[place] = {}
         if isinstance(below, int | float) and not isinstance(below, bool):  # a term written as its weight alone
-            below = values[parent] = {"weight": below}
-        if not isinstance(below, dict):
+            below = values[place] = {"weight": below}
+        if not isinstance(below, dict | list):
             raise InputError(f"{override}: {parent} holds {below!r}, which has no field {last!r}")
         values = below
-    values[last] = yaml.safe_load(text)
+    values[_place(values, last, override)] = _yaml(text, override)
 
 
-def _fill_data(values: dict[str, Any], data: Sequence[str]) -> None:
+def _place(values: Any, name: str, override: str) -> Any:
+    """The key of a dict, or the index in a list."""
+    if isinstance(values, dict):
+        return name
+    if not name.isdigit() or int(name) >= len(values):
+        raise InputError(f"{override}: {name!r} is no place in a list of {len(values)}; they count from 0")
+    return int(name)
+
+
+def _filled(choice: DataChoice, data: Sequence[str]) -> DataChoice:
     """Each ``DATA`` source becomes one a folder that was named, its weight divided among them."""
-    sources = values.get("data", {}).get("sources") if isinstance(values.get("data"), dict) else None
-    if not isinstance(sources, list):
-        return
-    filled: list[Any] = []
-    for source in sources:
-        if not isinstance(source, dict) or source.get("data") != PLACEHOLDER:
-            filled.append(source)
-            continue
-        if not data:
-            raise InputError("this recipe learns from your own clips; name them: --data FOLDER")
-        weight = source.get("weight", 1.0) / len(data)
-        filled += [{**source, "data": str(one), "weight": weight} for one in data]
-    values["data"]["sources"] = filled
+    if not any(source.data == PLACEHOLDER for source in choice.sources):
+        if data:
+            raise InputError(f"this recipe names its own data; instead of --data {data[0]} change data.sources.0.data")
+        return choice
+    if not data:
+        raise InputError("this recipe learns from your own clips; name them: --data FOLDER")
+    filled: list[SourceChoice] = []
+    for source in choice.sources:
+        named = data if source.data == PLACEHOLDER else [source.data]
+        filled += [replace(source, data=str(one), weight=source.weight / len(named)) for one in named]
+    return replace(choice, sources=tuple(filled))
 
 
 def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,34 +245,69 @@ def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _converted(hint: Any, value: Any) -> Any:
-    """Short forms of recipes, and the types of plain values."""
-    if hint == Term | None and isinstance(value, int | float) and not isinstance(value, bool):
-        return Term(weight=float(value))
-    if hint == Term and isinstance(value, int | float):
-        return Term(weight=float(value))
-    if hint == DiscriminatorConfig and isinstance(value, Mapping):
-        kind = value.get("kind")
-        if kind not in _DISCRIMINATORS:
-            raise InputError(f"a discriminator's kind must be one of {', '.join(_DISCRIMINATORS)}, got {kind!r}")
-        rest = {name: one for name, one in value.items() if name != "kind"}
-        return from_values(_DISCRIMINATORS[kind], rest, converted=_converted)
-    if hint == tuple[SourceChoice, ...]:
-        return tuple(from_values(SourceChoice, one, converted=_converted) for one in value)
-    if hint == Mapping[str, Any]:
-        return dict(value)
-    if isinstance(value, Mapping) or value is None:
-        return NotImplemented
-    return _plain(hint, value)
-
-
-def _plain(hint: Any, value: Any) -> Any:
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
+def _built(config_type: Any, values: Any, path: str) -> Any:
+    """The configuration that these values describe; errors name the field from the top of the recipe."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{path}: expected named fields, got {values!r}")
+    hints, known = get_type_hints(config_type), {one.name: one for one in fields(config_type)}
+    for name in values:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0)[0]
+            raise InputError(
+                f"there is no field {_joined(path, name)}; did you mean {_joined(path, nearest)}? "
+                f"{path or 'A recipe'} has {', '.join(known)}"
+            )
+    for name, one in known.items():
+        if name not in values and one.default is MISSING and one.default_factory is MISSING:
+            raise InputError(f"the field {_joined(path, name)} is missing")
+    given = {name: _valued(hints[name], value, _joined(path, name)) for name, value in values.items()}
     try:
-        return TypeAdapter(hint, config=ConfigDict(strict=False)).validate_python(value)
-    except PydanticUserError:  # a configuration of ours, which takes no config from outside
-        return NotImplemented
+        return config_type(**given)
+    except InputError as error:
+        raise InputError(f"{path}: {error}" if path else str(error)) from None
+
+
+def _joined(path: str, name: object) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def _valued(hint: Any, value: Any, path: str) -> Any:
+    """One field: nested configurations, short forms, and the types of plain values."""
+    if hint in _KINDS:
+        return _of_kind(_KINDS[hint], value, path)
+    choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in choices:
+        return None
+    if Term in choices and isinstance(value, int | float) and not isinstance(value, bool):
+        return Term(weight=float(value))
+    described = [choice for choice in choices if is_dataclass(choice)]
+    if described:
+        return _built(described[0], value, path)
+    if hint == tuple[SourceChoice, ...]:
+        if not isinstance(value, list) or not value:
+            raise InputError(f"{path}: expected a list of sources, got {value!r}")
+        return tuple(_built(SourceChoice, one, f"{path}.{index}") for index, one in enumerate(value))
+    if hint == Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            raise InputError(f"{path}: expected named fields, got {value!r}")
+        return dict(value)
+    return _plain(hint, choices, value, path)
+
+
+def _of_kind(kinds: Mapping[str, type[Any]], value: Any, path: str) -> Any:
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in kinds:
+        raise InputError(f"{path}.kind must be one of {', '.join(kinds)}, got {kind!r}")
+    return _built(kinds[kind], {name: one for name, one in value.items() if name != "kind"}, path)
+
+
+def _plain(hint: Any, choices: tuple[Any, ...], value: Any, path: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    wanted = str(hint).replace("typing.", "") if isinstance(hint, UnionType) or get_args(hint) else hint.__name__
+    if isinstance(value, bool) and bool not in choices:  # which would pass for a number
+        raise InputError(f"{path}: expected {wanted}, got {value!r}")
+    try:
+        return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        wanted = getattr(hint, "__name__", str(hint).replace("typing.", ""))
-        raise InputError(f"expected {wanted}, got {value!r} ({error.errors()[0]['msg']})") from None
+        raise InputError(f"{path}: expected {wanted}, got {value!r} ({error.errors()[0]['msg']})") from None

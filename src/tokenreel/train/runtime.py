@@ -50,6 +50,11 @@ class Runtime:
         stacked = torch.stack([metrics[name].detach().float().reshape(()) for name in names]).to(self.device)
         return dict(zip(names, (self.all_reduce(stacked) / self.world_size).tolist()))
 
+    def share(self, tensor: Tensor) -> None:
+        """Give every process the values of the first one, in place."""
+        if self.world_size > 1:
+            dist.broadcast(tensor.detach(), 0)
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.world_size > 1:
