@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from tokenreel.errors import MismatchError
+from tokenreel.errors import InputError, MismatchError
+from tokenreel.media.pixels import to_video
 from tokenreel.quantize import FSQConfig, VQConfig
 from tokenreel.tokenizers import (
     LEARNED,
@@ -166,6 +169,97 @@ def assert_equal_pixels(tokenizer: Tokenizer, a: np.ndarray, b: np.ndarray) -> N
         np.testing.assert_array_equal(a, b)
     else:
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+
+
+def test_a_stream_starts_over_after_finish(tokenizer: Tokenizer) -> None:
+    (video,) = videos()[1:2]
+    (whole,) = tokenizer.encode([video])
+    encoder, decoder = tokenizer.encoder(), tokenizer.decoder()
+    expected = as_float(tokenizer.decode([whole])[0])
+    for _ in range(2):
+        parts = [*encoder.push(video[:, :2]), *encoder.push(video[:, 2:]), *encoder.finish()]
+        np.testing.assert_array_equal(np.concatenate([part.ids_L for part in parts]), whole.ids_L)
+        pieces = [as_float(piece) for part in parts for piece in decoder.push(part)]
+        pieces += [as_float(piece) for piece in decoder.finish()]
+        assert_equal_pixels(tokenizer, np.concatenate(pieces, axis=1), expected)
+
+
+@pytest.mark.parametrize("name", LEARNED_CONFIGS)
+def test_frames_of_another_size_are_refused_in_a_stream(name: str) -> None:
+    tokenizer = made(name)
+    encoder, decoder = tokenizer.encoder(), tokenizer.decoder()
+    for size in ((16, 16), (16, 24)):
+        stream = tokenizer.encoder()
+        parts = [*stream.push(videos()[0][:, :, :, :1].expand(3, 8, *size).contiguous()), *stream.finish()]
+        if size == (16, 16):
+            encoder.push(torch.zeros(3, 2, *size))
+            for part in parts:
+                decoder.push(part)
+    with pytest.raises(MismatchError, match="one size"):
+        encoder.push(torch.zeros(3, 2, 16, 24))
+    with pytest.raises(MismatchError):
+        for part in parts:
+            decoder.push(part)
+        decoder.finish()
+    encoder.finish()
+
+
+@pytest.mark.parametrize("name", LEARNED_CONFIGS)
+def test_uint8_pixels_are_what_to_video_makes_of_them(name: str) -> None:
+    model = made(name)
+    assert isinstance(model, LearnedTokenizer)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)
+    for given in (np.moveaxis(frames, -1, 0), torch.from_numpy(frames).movedim(-1, 0)):
+        (found,) = model.checked_videos([given])
+        assert torch.equal(found, to_video(frames))
+
+
+@pytest.mark.parametrize("name", ["titok", "titok_video"])
+def test_token_counts_follow_one_rule(name: str) -> None:
+    model: Any = made(name)
+    for given in (3, [3], (3,), np.array([3]), torch.tensor([3])):
+        (tokens,) = model.encode(videos()[:1], token_counts=given)
+        assert tokens.num_tokens == 3
+    stream = model.encoder(token_count=3)
+    assert [part.num_tokens for part in [*stream.push(videos()[0]), *stream.finish()]] == [3]
+    for wrong in (0, -1, 3.7, "3", [3, 3], 10**6):
+        with pytest.raises(InputError, match="token_counts"):
+            model.encode(videos()[:1], token_counts=wrong)
+    for wrong in (0, 10**6):
+        with pytest.raises(InputError, match="token_counts"):
+            model.encoder(token_count=wrong)
+
+
+@pytest.mark.parametrize("name", LEARNED_CONFIGS)
+def test_damaged_folders_are_one_sentence(name: str, tmp_path: Path) -> None:
+    model = made(name)
+    assert isinstance(model, LearnedTokenizer)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    about = json.loads(path.read_text())
+    for change in (
+        {"tokenizer": []},
+        {"encoder": None},
+        {"encoder": {**about["encoder"], "dim": -5}},
+        {"encoder": {**about["encoder"], "dim": 32.0}},
+        {"encoder": {**about["encoder"], "head_dim": "x"}},
+        {"quantizer": {"kind": "pq"}},
+        {"patch_size": [1, 2]},
+    ):
+        path.write_text(json.dumps({**about, **change}))
+        with pytest.raises(InputError):
+            load(tmp_path)
+    path.write_text(json.dumps(about))
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {key: tensor.double() if tensor.is_floating_point() else tensor for key, tensor in weights.items()},
+        tmp_path / "model.safetensors",
+    )
+    wide = load(tmp_path)
+    assert wide.fingerprint == model.fingerprint
+    wide.encode(videos()[:1])
+    with torch.inference_mode():
+        assert load(tmp_path).fingerprint == model.fingerprint
 
 
 def test_tokens_are_as_many_as_was_said(tokenizer: Tokenizer) -> None:

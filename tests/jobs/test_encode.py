@@ -79,7 +79,7 @@ def test_learned_tokenizers_go_round_by_folder(name: str, tmp_path: Path, monkey
     assert tokens.meta["tokenizer_source"] == "model"
     monkeypatch.chdir("/")  # the folder stands beside the token file
     path, frames = decode_file(result.path, tmp_path / "a.mkv")
-    assert (frames, read(path).size) == (6, (6, 40, 60))
+    assert (frames, read(path).size) == (6, (6, 60, 40))
     (tmp_path / "model").rename(tmp_path / "moved")
     with pytest.raises(InputError, match="name it with --tokenizer"):
         decode_file(result.path, tmp_path / "b.mkv")

@@ -464,7 +464,7 @@ def test_token_counts_that_cannot_be_kept_are_refused(queries: TiTok) -> None:
     for counts in (0, 7, -1, [6, 7]):
         with pytest.raises(InputError, match=r"must lie in \[1, 6\], got"):
             queries.encode(given, token_counts=counts)
-    with pytest.raises(InputError, match=r"one a video \(2\), got 3"):
+    with pytest.raises(InputError, match=r"one number a video, got 3 for 2"):
         queries.encode(given, token_counts=[1, 2, 3])
     for wrong, message in (
         (7, r"must lie in \[1, 6\], got 7"),
@@ -488,8 +488,9 @@ def test_configurations_that_cannot_be_built_are_refused() -> None:
         ({"image_size": (0, 8)}, r"image_size must be \(H, W\)"),
         ({"num_queries": 0}, "at least 1, or None"),
         ({"num_queries": None}, "nested_dropout needs num_queries"),
-        ({"encoder": replace(QUERIES.encoder, depth=0)}, "depth must be at least 1"),
         ({"blocks": BlockOptions(num_kv_heads=3)}, "must be divisible by num_kv_heads"),
     ):
         with pytest.raises(InputError, match=message):
             replace(QUERIES, **changes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"Stack\.depth must be a whole number"):
+        replace(QUERIES.encoder, depth=0)

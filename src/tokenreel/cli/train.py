@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,19 +14,23 @@ from tokenreel.cli.show import Json, Quiet, amount, show
 
 __all__ = ["train"]
 
+_TOLD_EVERY_SECONDS = 10.0  # where there is no terminal to rewrite a line on
+
 
 def train(
     recipe: Annotated[str | None, typer.Argument(help="A recipe's name or a .yaml file; none lists them.")] = None,
     changes: Annotated[
-        list[str] | None, typer.Argument(help="Fields to change: loop.steps=500 optim.lr=1e-3.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Fields to change: loop.steps=500 optim.lr=1e-3 losses.random=0.1.", show_default=False),
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option("--data", "-d", help="Folder or file to learn from; may be repeated.")
+        list[str] | None,
+        typer.Option("--data", "-d", help="Folder, file or pixel shards to learn from, or 'rendered'; repeatable."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run (runs/NAME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it will cost here: FLOPs, memory, hours; run two steps.")
+        bool, typer.Option("--dry-run", help="Say what it costs here: FLOPs, memory, hours; runs a few steps.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     lpips: Annotated[str | None, typer.Option(help="LPIPS weights, safetensors, where a recipe asks for them.")] = None,
@@ -34,49 +39,77 @@ def train(
 ) -> None:
     """Train a tokenizer on your own clips. Stopped at any moment, --resume goes on exactly.
 
+    Without a recipe: what there is. The folder of the run gets checkpoints/, metrics.jsonl, tensorboard/, pictures/
+    and, at the end, tokenizer/, which every other command takes.
+
     Example: [bold]tokenreel train tiny-cvivit --data clips/ loop.steps=500[/bold]
 
-    Example: [bold]torchrun --nproc-per-node 8 -m tokenreel.cli.main train cvivit-phenaki --data shards/[/bold]
+    Example: [bold]tokenreel train tiny-cvivit --data clips/ --dry-run[/bold]
+
+    Example: [bold]tokenreel train tiny-cvivit --data clips/ loop.steps=1000 --resume[/bold]
+
+    Example: [bold]tokenreel train decoder-sharp --data clips/ model.init=runs/tiny-cvivit/tokenizer[/bold]
+
+    Example: [bold]torchrun --nproc-per-node 8 -m tokenreel.cli.main train cvivit-base --data shards/[/bold]
     """
     if recipe is None:
-        _list(as_json)
+        _list(as_json, quiet)
         return
     from tokenreel.jobs import train as jobs
 
     if dry_run:
         cost = jobs.dry_run(recipe, overrides=changes or [], data=data or [], device=device, lpips=lpips)
-        sentence = (
-            f"{cost['recipe']}: {cost['parameters'] / 1e6:.1f} M parameters, {cost['gflop_per_step']:g} GFLOP and "
-            f"{cost['seconds_per_step']:g} s a step of {cost['clips_per_step']} clips ({cost['tokens_per_step']} "
-            f"tokens), {amount(cost['peak_memory_bytes'])} of memory; {cost['steps']} steps take about "
-            f"{cost['hours']:g} hours here"
-        )
-        show(cost, sentence, as_json=as_json, quiet=quiet)
+        show(cost, _cost_sentence(cost), as_json=as_json, quiet=quiet)
         return
     line = _Line(quiet or as_json)
-    result = jobs.train(
-        recipe,
-        folder=output,
-        overrides=changes or [],
-        data=data or [],
-        resume=resume,
-        device=device,
-        lpips=lpips,
-        on_line=line,
+    try:
+        result = jobs.train(
+            recipe,
+            folder=output,
+            overrides=changes or [],
+            data=data or [],
+            resume=resume,
+            device=device,
+            lpips=lpips,
+            on_line=line,
+        )
+    finally:
+        line.end()
+    if result["rank"] == 0:
+        show(result, _result_sentence(result), as_json=as_json, quiet=quiet)
+
+
+def _list(as_json: bool, quiet: bool) -> None:
+    from tokenreel.train.recipes import recipe_names, recipe_title
+
+    titles = {name: recipe_title(name) for name in recipe_names()}
+    width = max(map(len, titles))
+    text = "\n".join(f"{name:{width}}  {title}" for name, title in titles.items())
+    recipes = [{"name": name, "about": title} for name, title in titles.items()]
+    show({"recipes": recipes}, text, as_json=as_json, quiet=quiet)
+
+
+def _cost_sentence(cost: Mapping[str, Any]) -> str:
+    critic = f" and a critic of {cost['critic_parameters'] / 1e6:.1f} M" if cost["critic_parameters"] else ""
+    return (
+        f"{cost['recipe']}: {cost['parameters'] / 1e6:.1f} M parameters{critic}; a step of {cost['clips_per_step']:g} "
+        f"clips ({cost['tokens_per_step']} tokens) takes {cost['gflop_per_step']:g} GFLOP, "
+        f"{cost['seconds_per_step']:.3g} s ({cost['steps_per_second']:.3g} steps/s) and "
+        f"{amount(cost['peak_memory_bytes'])} of memory, its clips {cost['data_seconds_per_step']:.2g} s of a worker; "
+        f"{cost['steps']} steps take about {cost['hours']:g} hours here ({cost['device']})"
     )
-    line.end()
+
+
+def _result_sentence(result: Mapping[str, Any]) -> str:
+    notes = ""
+    if result["bad_steps"]:
+        notes += f"; {result['bad_steps']} steps were not finite and skipped"
+    if result["broken"]:
+        notes += f"; {len(result['broken'])} broken examples replaced"
+    if not result["finished"]:
+        notes += "; --resume goes on"
     state = "trained" if result["finished"] else "stopped"
-    sentence = f"{result['tokenizer']}: {state} after {result['steps']} steps, {result['seconds']:.0f} s" + (
-        "" if result["finished"] else "; --resume goes on"
-    )
-    show(result, sentence, as_json=as_json, quiet=quiet)
-
-
-def _list(as_json: bool) -> None:
-    from tokenreel.train.recipes import recipe_names
-
-    names = recipe_names()
-    show({"recipes": names}, "\n".join(names), as_json=as_json, quiet=False)
+    return f"{result['tokenizer']}: {state} after {result['steps']} steps, {result['seconds']:.0f} s{notes}"
 
 
 class _Line:
@@ -87,29 +120,45 @@ class _Line:
         self.start, self.told = time.monotonic(), 0.0
         self.first: int | None = None
 
-    def __call__(self, values: dict[str, float]) -> None:
+    def __call__(self, values: Mapping[str, float]) -> None:
+        """Tell a line of the log, if it is time to."""
         if self.quiet:
             return
         now, step, steps = time.monotonic(), int(values["step"]), int(values["steps"])
         if self.first is None:
             self.first, self.start = step, now
         left = (now - self.start) / (step - self.first) * (steps - step) if step > self.first else None
-        text = f"step {step}/{steps}  loss {values['loss']:.4f}"
-        if "psnr_db" in values:
-            text += f"  {values['psnr_db']:.2f} dB"
-        text += f"  {values['clips_per_second']:.2f} clips/s  {values['tokens_per_second']:.0f} tokens/s"
-        text += "" if left is None else f"  {_span(left)} left"
+        text = _line_text(values, left)
         if self.is_live:
             typer.echo(f"\r\033[2K{text}", nl=False, err=True)
-        elif now - self.told > 10 or step == steps:
+        elif now - self.told > _TOLD_EVERY_SECONDS or step == steps:
             self.told = now
             typer.echo(text, err=True)
 
     def end(self) -> None:
-        if self.is_live and not self.quiet:
+        """Leave the live line as it stands."""
+        if self.is_live and self.first is not None:
             typer.echo("", err=True)
 
 
+def _line_text(values: Mapping[str, float], left_seconds: float | None) -> str:
+    parts = [f"step {int(values['step'])}/{int(values['steps'])}", f"loss {values['loss']:.4f}"]
+    if "psnr_db" in values:
+        parts.append(f"{values['psnr_db']:.2f} dB")
+    parts.append(f"{values['clips_per_second']:.2f} clips/s")
+    parts.append(f"{values['tokens_per_second']:.0f} tokens/s")
+    parts.append(f"data {100 * values['data_wait_share']:.0f} %")
+    if values["bad_steps"]:
+        parts.append(f"{int(values['bad_steps'])} bad")
+    if left_seconds is not None:
+        parts.append(f"{_span(left_seconds)} left")
+    return "  ".join(parts)
+
+
 def _span(seconds: float) -> str:
+    """
+    >>> _span(75), _span(7500)
+    ('1 min 15 s', '2 h 5 min')
+    """
     minutes = int(seconds // 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {int(seconds % 60)} s"

@@ -19,6 +19,7 @@ from tokenreel.media.read import Frame, open_media
 from tokenreel.media.write import open_writer
 from tokenreel.tokenizers import RawTokenizer, Tokenizer, load
 from tokenreel.tokenizers.base import StreamEncoder, check_fingerprint
+from tokenreel.tokenizers.hub import is_hub_id
 from tokenreel.tokens.file import TokenFile, TokenHeader, TokenWriter
 from tokenreel.types import Tokens
 
@@ -178,16 +179,19 @@ def tokenizer_of(
             f"{os.fspath(where)} does not say where its tokenizer ({tokens.tokenizer!r}) is, or how it was configured; "
             "name it with --tokenizer"
         )
-    beside = Path(where).parent / source
-    place = beside if beside.is_dir() and not Path(source).is_dir() else source
-    try:
-        coder = load(place, device=device, precision=precision, local_files_only=True)
-    except InputError as error:
-        raise InputError(
-            f"{os.fspath(where)} was made by the tokenizer {source!r} ({error}); name it with --tokenizer"
-        ) from error
-    check_fingerprint(coder, tokens)
-    return coder
+    places = [str(place) for place in (Path(source), Path(where).parent / source) if place.is_dir()]
+    if not places and is_hub_id(source):
+        places = [source]
+    found = [load(place, device=device, precision=precision, local_files_only=True) for place in places]
+    for coder in found:
+        if coder.fingerprint == tokens.fingerprint:
+            return coder
+    if found:
+        check_fingerprint(found[0], tokens)
+    raise InputError(
+        f"{os.fspath(where)} was made by the tokenizer {source!r}, which is neither here nor beside it; "
+        "name it with --tokenizer"
+    )
 
 
 def decoded_frames(

@@ -89,6 +89,7 @@ def encode_many(
     """
     coder = load(tokenizer, device=device, precision=precision) if isinstance(tokenizer, str) else tokenizer
     collection: Collection = open_collection(list(sources), split=split)
+    stream_of(coder, token_count)  # wrong options are told before any file is read
     skipped: list[tuple[str, str]] = []
     start = _next_index(Path(directory)) if resume else 0
     writer: ShardWriter | None = None

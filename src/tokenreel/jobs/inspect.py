@@ -16,6 +16,7 @@ from tokenreel.jobs.sequence import FORMAT as SEQUENCE_FORMAT
 from tokenreel.jobs.sequence import PatchSequence
 from tokenreel.media.frames import Selection, uniform_indices
 from tokenreel.media.read import open_media
+from tokenreel.tokenizers.base import check_fingerprint
 from tokenreel.tokens.file import FORMAT as TOKENS_FORMAT
 from tokenreel.tokens.file import TokenFile
 from tokenreel.tokens.shards import MANIFEST_NAME, ShardReader
@@ -166,10 +167,12 @@ def _shards_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
     """The middle frame of up to twelve records."""
     from tokenreel.jobs.encode import tokenizer_of
 
-    reader = ShardReader(path)
+    reader, coder = ShardReader(path), None
     for index in uniform_indices(len(reader), min(_THUMBNAILS, len(reader))).tolist():
         tokens = reader[index]
-        (video,) = tokenizer_of(tokens, path).decode([tokens])
+        coder = coder or tokenizer_of(tokens, path)
+        check_fingerprint(coder, tokens)
+        (video,) = coder.decode([tokens])
         frame = as_frames(video[:, video.shape[1] // 2][:, None])[0]
         yield str(tokens.meta.get("caption") or Path(str(tokens.meta.get("source", index))).name), frame
 

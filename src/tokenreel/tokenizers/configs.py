@@ -14,10 +14,12 @@ from tokenreel.nn.heads import Gate
 from tokenreel.nn.mlp import MlpKind
 from tokenreel.quantize import QUANTIZERS, QuantizerConfig, config_from_values, config_values
 
-__all__ = ["BlockOptions", "Stack", "from_values", "to_values"]
+__all__ = ["BlockOptions", "Stack", "check_sizes", "from_values", "to_values"]
 
 T = TypeVar("T")
 _EXPECTED = "expected"
+_PLAIN = (int, float, bool, str, type(None))
+_MOST_BLOCKS = 1_000
 _QUANTIZER_TYPES = tuple(config for config, _ in QUANTIZERS.values())
 
 
@@ -45,6 +47,9 @@ class Stack:
     head_dim: int
     mlp_dim: int
 
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
     def transformer(
         self, blocks: BlockOptions, *, depth: int | None = None, causal: bool = False, window: int | None = None
     ) -> TransformerConfig:
@@ -59,6 +64,17 @@ class Stack:
             window=window,
             **{field.name: getattr(blocks, field.name) for field in fields(blocks)},
         )
+
+
+def check_sizes(config: Any) -> None:
+    """InputError unless every field is a whole number of at least 1, and depths are such as can be built."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        most = _MOST_BLOCKS if "depth" in field.name else 1 << 20
+        if type(value) is not int or not 1 <= value <= most:
+            raise InputError(
+                f"{type(config).__name__}.{field.name} must be a whole number in [1, {most}], got {value!r}"
+            )
 
 
 def to_values(config: Any) -> dict[str, Any]:
@@ -129,7 +145,15 @@ def _typed(hint: Any, value: Any, converted: Callable[[Any, Any], Any] | None) -
         return from_values(described[0], value, converted=converted)  # type: ignore[arg-type]
     if isinstance(value, list) and any(get_origin(one) is tuple for one in _choices(hint)):
         return tuple(value)
+    plain = [one for one in _choices(hint) if one in _PLAIN]
+    if plain and len(plain) == len(_choices(hint)) and not any(_is_a(value, one) for one in plain):
+        raise InputError(f"{_EXPECTED} {' or '.join(one.__name__ for one in plain)}, got {value!r}")
     return value
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """A whole number is a float, too, but truth is no number."""
+    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

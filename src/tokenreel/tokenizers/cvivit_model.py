@@ -20,7 +20,7 @@ from tokenreel.nn.rotary import Rotary, Rotation, grid_positions
 from tokenreel.patches.embed import PatchEmbed, TubeletEmbed
 from tokenreel.types import PatchSize
 
-from .configs import BlockOptions, Stack
+from .configs import BlockOptions, Stack, check_sizes
 
 __all__ = ["Factorised", "FactorisedConfig", "FrameEmbed", "FrameHead", "Positions", "StreamState"]
 
@@ -38,6 +38,9 @@ class FactorisedConfig:
     num_heads: int
     head_dim: int
     mlp_dim: int
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
     def stack(self, depth: int) -> Stack:
         """One of its two stacks."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tokenreel.errors import InputError, MismatchError
+from tokenreel.errors import MismatchError
 from tokenreel.types import Tokens
 
 from .cvivit_model import StreamState
@@ -48,9 +48,11 @@ class CViViTEncoder:
         return self._encoded(clip_CTHW[:, :complete])
 
     def finish(self) -> list[Tokens]:
-        """The last, padded step, if frames are left."""
+        """The last, padded step, if frames are left; the next push starts another clip."""
         held_CTHW, self._held_CTHW = self._held_CTHW, None
-        return [] if held_CTHW is None else self._encoded(held_CTHW)
+        parts = [] if held_CTHW is None else self._encoded(held_CTHW)
+        self._state, self._size = StreamState(), None
+        return parts
 
     def ids_of(self, clip_CTHW: Tensor) -> Tensor:
         """A whole clip, checked: (L,) ids."""
@@ -89,11 +91,14 @@ class CViViTDecoder:
         self.tokenizer = tokenizer
         self._state = StreamState()
         self._held: list[Tokens] = []
+        self._size: tuple[int, int] | None = None
+        self._is_cut = False
 
     def push(self, tokens: Tokens) -> list[Tensor]:
         """The next part; its frames, (3, T, H, W) each."""
         self.tokenizer.check_tokens([tokens])
         self._check_part(tokens)
+        self._size = tokens.size[1:]
         if not self.tokenizer.config.causal:
             self._held.append(tokens)
             return []
@@ -101,10 +106,11 @@ class CViViTDecoder:
             return self._decoded(self.tokenizer.codes_of(tokens), tokens.size)
 
     def finish(self) -> list[Tensor]:
-        """What was held back."""
+        """What was held back; the next push starts another clip."""
         from tokenreel.tokens.file import join
 
         held, self._held = self._held, []
+        self._state, self._size, self._is_cut = StreamState(), None, False
         return self.tokenizer.decode([join(held)]) if held else []
 
     def _decoded(self, codes_thwE: Tensor, size: tuple[int, int, int]) -> list[Tensor]:
@@ -123,7 +129,11 @@ class CViViTDecoder:
         return videos
 
     def _check_part(self, tokens: Tokens) -> None:
-        """The frames of a part must lie in its steps, the last of which may be cut."""
+        """The frames of a part must lie in its steps; the last step of the last part may be cut."""
+        if self._is_cut:
+            raise MismatchError("a part follows one that ends within a step of time; only the last part of a clip may")
+        if self._size not in (None, tokens.size[1:]):
+            raise MismatchError(f"the parts of one clip must have one size, got {tokens.size[1:]} after {self._size}")
         pt, steps = self.tokenizer.patch_size[0], tokens.grid.t
         seen = self._state.steps + sum(part.grid.t for part in self._held)
         most = steps * pt if seen else 1 + (steps - 1) * pt
@@ -138,6 +148,7 @@ class CViViTDecoder:
             raise MismatchError(
                 f"tokens of size {tokens.size} must have a grid of {grid.h}x{grid.w}, got {tokens.grid}"
             )
+        self._is_cut = tokens.size[0] < most
 
 
 class HeldEncoder:
@@ -149,10 +160,11 @@ class HeldEncoder:
 
     def push(self, video_CTHW: Any) -> list[Tokens]:
         """Nothing yet."""
-        self._held += self.tokenizer.checked_videos([video_CTHW])
-        if self._held[-1].shape[2:] != self._held[0].shape[2:]:
-            sizes = tuple(self._held[-1].shape[2:]), tuple(self._held[0].shape[2:])
-            raise InputError(f"the frames of one clip must have one size, got {sizes[0]} after {sizes[1]}")
+        (clip_CTHW,) = self.tokenizer.checked_videos([video_CTHW])
+        if self._held and clip_CTHW.shape[2:] != self._held[0].shape[2:]:
+            sizes = tuple(clip_CTHW.shape[2:]), tuple(self._held[0].shape[2:])
+            raise MismatchError(f"the frames of one clip must have one size, got {sizes[0]} after {sizes[1]}")
+        self._held.append(clip_CTHW)
         return []
 
     def finish(self) -> list[Tokens]:

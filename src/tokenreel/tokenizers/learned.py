@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
-from tokenreel.errors import FormatError, InputError
+from tokenreel.errors import FormatError, InputError, MismatchError
 from tokenreel.files import whole_file
 from tokenreel.quantize import Quantizer
 from tokenreel.types import Layout, PatchSize, Tokens
@@ -33,6 +33,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 Precision = Literal["fp32", "bf16"]
 
+_MOST_PIXELS = 1 << 27  # of a frame; 1-D tokens do not bound it by their number
 _MARGIN = 1e-3  # pixels may pass [-1, 1] by so much; resizing filters do
 
 
@@ -152,7 +153,9 @@ class LearnedTokenizer(nn.Module, ModelHubMixin):
         Kept until a weight changes in place; assigning ``.data`` goes unseen.
         """
         tensors = self.state_dict(keep_vars=True)
-        versions = tuple(part for t in tensors.values() for part in (t.data_ptr(), t._version))
+        versions = tuple(
+            part for t in tensors.values() for part in (t.data_ptr(), 0 if t.is_inference() else t._version)
+        )
         if self._hashed is None or self._hashed[0] != versions:
             self._hashed = (versions, _hash(self.name, to_values(self.config), tensors))
         return self._hashed[1]
@@ -190,12 +193,16 @@ class LearnedTokenizer(nn.Module, ModelHubMixin):
             raise InputError("decode takes a list of Tokens, got one; write decode([tokens])")
         for item in tokens:
             check_reading(self, item, self.layout)
+            if item.size[1] * item.size[2] > _MOST_PIXELS:
+                raise MismatchError(f"tokens of frames of {item.size[2]}x{item.size[1]} pixels; is their file damaged?")
 
     # At rest.
 
     @classmethod
     def untrained(cls, size: str | Any = "", *, seed: int = 0) -> Self:
         """With random weights of this seed: a named size of ``sizes`` (the first by default), or a configuration."""
+        if not 0 <= seed < 1 << 63:
+            raise InputError(f"seed must lie in [0, 2^63), got {seed}")
         config = size
         if isinstance(size, str):
             if size and size not in cls.sizes:
@@ -227,6 +234,8 @@ class LearnedTokenizer(nn.Module, ModelHubMixin):
         from .hub import resolved
 
         source = os.fspath(pretrained_model_name_or_path)
+        if precision not in get_args(Precision):
+            raise InputError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
         download = {"revision": revision, "token": token, "cache_dir": cache_dir, "force_download": force_download}
         config, weights = (
             resolved(source, name, local_files_only=local_files_only, **download)
@@ -250,7 +259,10 @@ class LearnedTokenizer(nn.Module, ModelHubMixin):
         if family != cls.name:
             raise FormatError(f"{config} describes a tokenizer of the family {family!r}, not {cls.name!r}")
         with torch.device("meta"):
-            model = cls(from_values(cls.config_type, values)).eval()
+            try:
+                model = cls(from_values(cls.config_type, values)).eval()
+            except (InputError, RuntimeError, TypeError, AttributeError, ZeroDivisionError) as error:
+                raise FormatError(f"{config} does not describe a tokenizer: {error}") from error
         try:
             tensors = load_file(weights)
         except (SafetensorError, OSError) as error:
@@ -293,7 +305,11 @@ def _checked(video: Any, index: int) -> Tensor:
     which = f"video {index}"
     if len(shape) != 4 or shape[0] != 3 or 0 in shape:
         raise InputError(f"{which} must be (3, T, H, W) with at least one frame and pixel, got shape {shape}")
-    tensor = torch.from_numpy(np.ascontiguousarray(video)) if isinstance(video, np.ndarray) else video
+    if isinstance(video, np.ndarray):
+        if video.dtype.kind not in "fiub":
+            raise InputError(f"{which} must be float in [-1, 1] or uint8, got {video.dtype}")
+        video = torch.from_numpy(np.ascontiguousarray(video, dtype=video.dtype.newbyteorder("=")))
+    tensor: Tensor = video
     if tensor.dtype == torch.uint8:
         return tensor.float().div_(127.5).sub_(1)
     if not tensor.is_floating_point():
@@ -325,7 +341,7 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 
 
 def _loaded(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor], weights: Path) -> None:
@@ -335,6 +351,8 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], weights: Path) -> Non
     if missing or unknown:
         raise FormatError(f"{weights} lacks {missing[:3] or 'nothing'}, and holds unknown {unknown[:3] or 'nothing'}")
     for name, tensor in wanted.items():
+        if tensors[name].is_floating_point() != tensor.is_floating_point():
+            raise FormatError(f"{weights}: {name} must be like {tensor.dtype}, found {tensors[name].dtype}")
         if tensors[name].shape != tensor.shape:
             raise FormatError(
                 f"{weights}: {name} must have shape {tuple(tensor.shape)}, found {tuple(tensors[name].shape)}"

@@ -73,7 +73,7 @@ def _described(text: str, local_files_only: bool) -> tuple[str, dict[str, Any], 
     config = resolved(text, "config.json", local_files_only=local_files_only)
     try:
         values = json.loads(config.read_text())
-        return values.pop("tokenizer"), values, config
+        return str(values.pop("tokenizer")), values, config
     except (ValueError, KeyError, AttributeError, OSError) as error:
         raise FormatError(f"{config} does not describe a tokenizer of this version ({error})") from error
 

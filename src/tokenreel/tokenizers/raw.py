@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-from tokenreel.errors import InputError, MismatchError
+from tokenreel.errors import FormatError, InputError, MismatchError
 from tokenreel.files import whole_directory
 from tokenreel.patches.patchify import patchify, unpatchify
 from tokenreel.types import Grid, PatchSize, Tokens, check_patch_size
@@ -57,6 +57,8 @@ class RawTokenizer:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """From the values of ``config``."""
+        if "patch_size" not in config:
+            raise FormatError("the configuration of a raw tokenizer must have a patch_size")
         return cls(patch_size=tuple(config["patch_size"]))
 
     @property

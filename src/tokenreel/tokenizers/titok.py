@@ -24,6 +24,7 @@ from tokenreel.quantize import build_quantizer
 from tokenreel.types import Grid, Layout, Tokens
 
 from .base import Reconstruction
+from .counts import checked_counts
 from .groups import in_groups
 from .learned import LearnedTokenizer
 from .titok_config import SIZES, TiTokConfig
@@ -285,11 +286,14 @@ class TiTok(LearnedTokenizer):
         """How many ids each video's frames keep; None is all."""
         if token_counts is None:
             return [None] * num_videos
-        counts = [int(count) for count in np.atleast_1d(token_counts)]
-        counts = counts * num_videos if np.ndim(token_counts) == 0 else counts
-        if len(counts) != num_videos:
-            raise InputError(f"token_counts must be one number, or one a video ({num_videos}), got {len(counts)}")
-        return [self._checked_count(count) for count in counts]
+        most = self.config.num_queries
+        if most is None:
+            raise InputError("token_counts needs a tokenizer with queries; this one has a token for every patch")
+        return list(checked_counts(token_counts, num_videos, default=most, most=most))
+
+    def check_count(self, token_count: int | None) -> None:
+        """InputError unless each frame can be asked for so many tokens."""
+        self._counts(token_count, 1)
 
     def _rows(self, tokens: Tokens) -> Any:
         """numpy int64 (T, L); MismatchError unless the ids fill the frames."""

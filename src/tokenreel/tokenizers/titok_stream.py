@@ -22,6 +22,7 @@ class TiTokEncoder:
     """Gives the tokens of every push at once."""
 
     def __init__(self, tokenizer: TiTok, *, token_count: int | None = None) -> None:
+        tokenizer.check_count(token_count)
         self.tokenizer, self.token_count = tokenizer, token_count
         self._size: tuple[int, ...] | None = None
 
@@ -45,11 +46,17 @@ class TiTokDecoder:
 
     def __init__(self, tokenizer: TiTok) -> None:
         self.tokenizer = tokenizer
+        self._size: tuple[int, int] | None = None
 
     def push(self, tokens: Tokens) -> list[Tensor]:
         """The video of this part."""
-        return self.tokenizer.decode([tokens])
+        if self._size not in (None, tokens.size[1:]):
+            raise MismatchError(f"the parts of one clip must have one size, got {tokens.size[1:]} after {self._size}")
+        decoded = self.tokenizer.decode([tokens])
+        self._size = tokens.size[1:]
+        return decoded
 
     def finish(self) -> list[Tensor]:
-        """Nothing is held back."""
+        """Nothing is held back; the next push starts another clip."""
+        self._size = None
         return []

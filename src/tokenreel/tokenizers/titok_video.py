@@ -6,7 +6,6 @@ E codebook_dim.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -22,6 +21,7 @@ from tokenreel.quantize import build_quantizer
 from tokenreel.types import Grid, Layout, Tokens
 
 from .base import Reconstruction
+from .counts import MOST_TOKENS, checked_counts
 from .learned import LearnedTokenizer
 from .titok_video_config import SIZES, TiTokVideoConfig
 from .titok_video_pack import Analysis, Piece, Synthesis, in_order, in_passes, patches_of, videos_of
@@ -259,19 +259,7 @@ class TiTokVideo(LearnedTokenizer):
 
     def _counts(self, token_counts: TokenCounts, num_videos: int) -> list[int]:
         """One count a video, checked."""
-        given = token_counts.tolist() if isinstance(token_counts, Tensor) else token_counts
-        given = self.config.token_count if given is None else given
-        try:
-            counts = [
-                operator.index(count) for count in (given if isinstance(given, Sequence) else [given] * num_videos)
-            ]
-        except TypeError:
-            raise InputError(f"token_counts must be a whole number or one a video, got {token_counts!r}") from None
-        if len(counts) != num_videos:
-            raise InputError(f"token_counts must have one number a video, got {len(counts)} for {num_videos} videos")
-        if min(counts, default=1) < 1:
-            raise InputError(f"token_counts must be at least 1, got {min(counts)}")
-        return counts
+        return checked_counts(token_counts, num_videos, default=self.config.token_count, most=MOST_TOKENS)
 
     def _count_of(self, tokens: Tokens) -> int:
         """Ids of each segment, from what the tokens say of their size."""

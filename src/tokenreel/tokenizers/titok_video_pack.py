@@ -25,6 +25,7 @@ from tokenreel.types import PatchSize
 __all__ = ["Analysis", "Piece", "Synthesis", "in_order", "in_passes", "patches_of", "rotation_of", "run", "videos_of"]
 
 _START = 0.02
+_KEPT_ROWS = 4_096  # of a piece whose table of rotations is kept: 1 MiB at most
 """Standard deviation of vectors that are the same for all clips: small, so that what is attended counts at once."""
 
 
@@ -114,7 +115,9 @@ def rotation_of(
 
     Qwen2-VL, arXiv 2409.12191, section 2.1, with an axis more. Tables of recent shapes are kept.
     """
-    table = _table if torch.compiler.is_compiling() else _kept_table
+    # Tables of large pieces are made anew: they are dear to keep and cheap beside their attention.
+    is_small = all(piece.num_rows <= _KEPT_ROWS for piece in pieces)
+    table = _kept_table if is_small and not torch.compiler.is_compiling() else _table
     tables = [table(piece, head_dim, max_extents, device) for piece in pieces]
     if len(tables) == 1:
         return tables[0]

@@ -13,6 +13,8 @@ from torch import Tensor
 from tokenreel.errors import MismatchError
 from tokenreel.types import Tokens
 
+from .counts import MOST_TOKENS, checked_counts
+
 if TYPE_CHECKING:
     from .titok_video import TiTokVideo
 
@@ -23,6 +25,7 @@ class TiTokVideoEncoder:
     """Holds at most ``max_frames - 1`` frames back; gives one part a segment."""
 
     def __init__(self, tokenizer: TiTokVideo, token_count: int | None = None) -> None:
+        checked_counts(token_count, 1, default=1, most=MOST_TOKENS)
         self.tokenizer = tokenizer
         self.token_count = token_count
         self._held: Tensor | None = None

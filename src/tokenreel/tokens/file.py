@@ -83,6 +83,8 @@ class TokenHeader:
             t, h, w = values["grid"]
             frames, height, width = values["size"]
             layout = values["layout"]
+            if min(frames, height, width) < 1:
+                raise FormatError(f"{path}: its size {(frames, height, width)} must be at least one frame and pixel")
             if layout not in get_args(Layout):
                 raise FormatError(f"{path}: the layout {layout!r} is unknown; known are {', '.join(get_args(Layout))}")
             return cls(

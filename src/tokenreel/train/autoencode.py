@@ -5,7 +5,7 @@ Letters: B batch, C channels, T frames, H W pixels.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,39 +65,21 @@ class Autoencode:
         """The critic's loss on these reconstructions and their targets."""
         if not isinstance(self.critic, AdversarialPair) or not self.critic.is_active(step):
             return None
-        total: Tensor | None = None
-        metrics: dict[str, Tensor] = {}
-        clips = sum(len(ours) for ours, _ in seen)
-        for ours, theirs in seen:
-            loss, metrics = critic(ours, theirs, step=step, generator=generator)
-            total = loss * (len(ours) / clips) if total is None else total + loss * (len(ours) / clips)
-        assert total is not None
-        return total, metrics
+        return _mean([(len(ours), critic(ours, theirs, step=step, generator=generator)) for ours, theirs in seen])
 
     def _compared(self, pairs: list[Pair], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        clips = sum(len(ours) for ours, _ in pairs)
-        loss = pairs[0][0].new_zeros((), dtype=torch.float32)
-        metrics: dict[str, Any] = defaultdict(float)
-        for ours, theirs in pairs:
-            part, values = self.losses(ours, theirs, step=step)
-            share = len(ours) / clips
-            loss = loss + share * part
-            for name, value in values.items():
-                metrics[name] = metrics[name] + share * value
-        return loss, dict(metrics)
+        return _mean([(len(ours), self.losses(ours, theirs, step=step)) for ours, theirs in pairs])
 
     def _adversarial(
         self, critic: AdversarialPair, pairs: list[Pair], step: int, rest: Tensor, model: nn.Module
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        clips = sum(len(ours) for ours, _ in pairs)
-        total: Tensor | None = None
-        metrics: dict[str, Tensor] = {}
         last = getattr(model, "last_weight", None)
-        for ours, theirs in pairs:
-            term, metrics = critic.generator_loss(ours, theirs, step=step, rest=rest, last_weight=last)
-            total = term * (len(ours) / clips) if total is None else total + term * (len(ours) / clips)
-        assert total is not None
-        return total, metrics
+        return _mean(
+            [
+                (len(ours), critic.generator_loss(ours, theirs, step=step, rest=rest, last_weight=last))
+                for ours, theirs in pairs
+            ]
+        )
 
 
 def start_linear_path(model: nn.Module, batches: BatchStream, runtime: Runtime) -> None:
@@ -120,6 +102,16 @@ def _pairs(ours: Tensor | tuple[Tensor, ...], theirs: Tensor | tuple[Tensor, ...
         (torch.stack([ours[i] for i in indices]), torch.stack([theirs[i] for i in indices]))
         for indices in sizes.values()
     ]
+
+
+def _mean(parts: Sequence[tuple[int, tuple[Tensor, dict[str, Tensor]]]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """(clips, (loss, metrics)) of each size -> loss and metrics of a clip on average."""
+    clips = sum(count for count, _ in parts)
+    loss = torch.stack([part * (count / clips) for count, (part, _) in parts]).sum()
+    names = parts[0][1][1]
+    return loss, {
+        name: torch.stack([metrics[name] * (count / clips) for count, (_, metrics) in parts]).sum() for name in names
+    }
 
 
 def _on(videos: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -73,12 +74,12 @@ class RunLog:
                 self._lost(error)
 
     def _append(self, text: str) -> None:
-        """Whole or not at all, as far as a file can: a line that was cut short is taken back."""
-        with self.path.open("a") as file:
-            end = file.tell()
+        """Whole or not at all: a line that was cut short is taken back."""
+        with self.path.open("ab", buffering=0) as file:  # what a buffer held would come out later, at its close
+            end, line = file.tell(), text.encode()
             try:
-                file.write(text)
-                file.flush()
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             except OSError:
                 os.truncate(self.path, end)
                 raise

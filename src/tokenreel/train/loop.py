@@ -174,6 +174,7 @@ class Trainer:
         self.step = self.bad_steps = 0
         self._recent: deque[bool] = deque(maxlen=_RECENT)
         self._stop = False
+        self._saved_step = 0
 
     def resume(self) -> bool:
         """Go on from the last checkpoint of the folder; False if there is none."""
@@ -186,6 +187,7 @@ class Trainer:
         self.batches.load_state_dict(values["batches"])
         self.bad_steps = values["bad_steps"]
         self._recent.extend(values["recent"])
+        self._saved_step = self.step
         return True
 
     def run(self) -> int:
@@ -198,7 +200,7 @@ class Trainer:
         with self._catching_signals():
             source = iter(self.batches)
             try:
-                while self.step < self.config.steps and not self._stop:
+                while self.step < self.config.steps and not self._is_stopped():
                     values = self._one_step(source, rates)
                     self.step += 1
                     self._after(values, rates)
@@ -209,6 +211,8 @@ class Trainer:
                     f"out of memory at step {self.step}; take smaller batches (data.batches), accumulate more of them, "
                     "or say loop.precision=bf16; the last checkpoint is whole"
                 ) from error
+            if self._saved_step != self.step and not self.save():
+                raise TrainingError(f"the last checkpoint, of step {self.step}, could not be written; free the disk")
         return self.step
 
     def try_step(self, source: Iterator[Any], step: int) -> Tried:
@@ -224,8 +228,16 @@ class Trainer:
             "bad_steps": self.bad_steps,
             "recent": list(self._recent),
         }
-        folder = self.folder / "checkpoints"
-        return save_checkpoint(folder, self.step, self._tensors(), values, keep=self.config.keep, runtime=self.runtime)
+        is_saved = save_checkpoint(
+            self.folder / "checkpoints",
+            self.step,
+            self._tensors(),
+            values,
+            keep=self.config.keep,
+            runtime=self.runtime,
+        )
+        self._saved_step = self.step if is_saved else self._saved_step
+        return is_saved
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -243,7 +255,7 @@ class Trainer:
         for part in self.frozen:
             part.eval()
         set_rate(self.optimizers, factor_at(self.step, config.steps, self.optim))
-        kept = self._float_buffers()
+        kept = _float_buffers(self.bare)
         done: list[Step] = []
         for turn in range(config.accumulate):
             with rates.waiting():
@@ -261,14 +273,14 @@ class Trainer:
                 self.average.update(self.bare, self.step)
             self._critic_step(done, values, generator)
         else:
-            for buffer, old in kept:
-                buffer.copy_(old)
+            _put_back(kept)
         return values
 
     def _critic_step(self, done: list[Step], values: dict[str, Tensor], generator: torch.Generator) -> None:
         if self.critic is None:
             return
         self.critic.train()
+        kept = _float_buffers(self.critic)
         set_rate(self.critic_optimizers, factor_at(self.step, self.config.steps, self.critic_optim))
         for turn, step in enumerate(done):
             with self._sharing(self.critic, turn):
@@ -277,7 +289,9 @@ class Trainer:
                     return
                 (found[0] / len(done)).backward()  # type: ignore[no-untyped-call]
             values |= {name: value.float() for name, value in found[1].items()}
-        self._moved_on(self.critic, self.critic_optimizers, self.critic_optim, values, "critic_grad_norm")
+        if not self._moved_on(self.critic, self.critic_optimizers, self.critic_optim, values, "critic_grad_norm"):
+            _put_back(kept)
+        self.runtime.average(buffer for buffer, _ in kept)  # LeCam's, of which a checkpoint holds one
 
     def _moved_on(
         self,
@@ -314,7 +328,7 @@ class Trainer:
 
     def _after(self, values: dict[str, Tensor], rates: _Rates) -> None:
         config = self.config
-        is_last = self.step == config.steps or self._stop
+        is_last = self.step == config.steps
         if self.step % config.log_every == 0 or is_last:
             line = self.runtime.means(values)
             if self.on_log is not None and self.runtime.is_main:
@@ -326,8 +340,15 @@ class Trainer:
                 if self.runtime.is_main:
                     self.on_look(self.step, model)
             self.runtime.wait()
-        if (self.step % config.checkpoint_every == 0 or is_last) and not self.save() and is_last:
-            raise TrainingError(f"the last checkpoint, of step {self.step}, could not be written; free the disk")
+        if self.step % config.checkpoint_every == 0 and not is_last:  # the last one is written when all is done
+            self.save()
+
+    def _is_stopped(self) -> bool:
+        """Whether any process was told to stop: all must leave at the same step, wherever the signal found them."""
+        if self.runtime.world_size == 1:
+            return self._stop
+        flag = torch.tensor([float(self._stop)], device=self.runtime.device)
+        return bool(self.runtime.all_reduce(flag).item())
 
     def _tensors(self) -> dict[str, Any]:
         state: dict[str, Any] = {
@@ -353,10 +374,6 @@ class Trainer:
             for optimizer, values in zip(self.critic_optimizers, state["critic_optimizers"], strict=True):
                 set_optimizer_state_dict(self.critic, [optimizer], optim_state_dict=values, options=partly)
 
-    def _float_buffers(self) -> list[tuple[Tensor, Tensor]]:
-        """Running averages (an EMA codebook) and their values now, for a step that turns out bad."""
-        return [(b, b.clone()) for b in self.bare.buffers() if b.is_floating_point()]
-
     def _sharing(self, module: nn.Module, turn: int) -> AbstractContextManager[Any]:
         """Gradients are exchanged at the last batch of a step only."""
         is_last = turn == self.config.accumulate - 1
@@ -380,6 +397,17 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _float_buffers(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Running averages (an EMA codebook, LeCam's logits) and their values now, for a step that turns out bad."""
+    return [(b, b.clone()) for b in module.buffers() if b.is_floating_point()]
+
+
+@torch.no_grad()
+def _put_back(kept: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, old in kept:
+        buffer.copy_(old)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -296,7 +296,7 @@ def _valued(hint: Any, value: Any, path: str) -> Any:
 
 def _of_kind(kinds: Mapping[str, type[Any]], value: Any, path: str) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise InputError(f"{path}.kind must be one of {', '.join(kinds)}, got {kind!r}")
     return _built(kinds[kind], {name: one for name, one in value.items() if name != "kind"}, path)
 

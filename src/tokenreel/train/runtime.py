@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,6 +50,13 @@ class Runtime:
         stacked = torch.stack([metrics[name].detach().float().reshape(()) for name in names]).to(self.device)
         return dict(zip(names, (self.all_reduce(stacked) / self.world_size).tolist()))
 
+    @torch.no_grad()
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the mean of all, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                tensor.copy_(self.all_reduce(tensor) / self.world_size)
+
     def share(self, tensor: Tensor) -> None:
         """Give every process the values of the first one, in place."""
         if self.world_size > 1:
@@ -92,7 +99,13 @@ def _device(device: str, local_rank: int | None) -> torch.device:
         device = "cuda" if has_cuda else "cpu"
     if device.startswith("cuda") and not has_cuda:
         raise InputError(f"the device {device!r} is not there: torch sees no CUDA; say device=cpu")
-    return torch.device("cuda", local_rank or 0) if device == "cuda" else torch.device(device)
+    try:
+        chosen = torch.device("cuda", local_rank or 0) if device == "cuda" else torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {device!r} is not there ({reason}); say auto, cpu, cuda or cuda:1") from error
+    return chosen
 
 
 def generator_of(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
