@@ -9,6 +9,7 @@ import pytest
 from tokenreel.errors import InputError, MismatchError
 from tokenreel.jobs import encode as job
 from tokenreel.jobs.encode import decode_file, encode_file
+from tokenreel.jobs.inspect import inspect_file, sheet_of
 from tokenreel.jobs.tokenizers import init_tokenizer, list_tokenizers
 from tokenreel.media.frames import Selection
 from tokenreel.media.pixels import to_video
@@ -84,6 +85,15 @@ def test_learned_tokenizers_go_round_by_folder(name: str, tmp_path: Path, monkey
     with pytest.raises(InputError, match="name it with --tokenizer"):
         decode_file(result.path, tmp_path / "b.mkv")
     assert decode_file(result.path, tmp_path / "b.mkv", tokenizer=str(tmp_path / "moved"))[1] == 6
+    with pytest.raises(InputError, match="name it with --tokenizer"):
+        sheet_of(result.path, tmp_path / "a.png")
+    assert sheet_of(result.path, tmp_path / "a.png", tokenizer=str(tmp_path / "moved")).is_file()
+    facts = inspect_file(tmp_path / "moved")
+    assert (facts["kind"], facts["fingerprint"]) == ("tokenizer", tokens.fingerprint)
+    with pytest.raises(InputError, match="holds no frames"):
+        sheet_of(tmp_path / "moved", tmp_path / "b.png")
+    with pytest.raises(InputError, match="takes no --tokenizer"):
+        sheet_of(SAMPLE_CLIP, tmp_path / "b.png", tokenizer=str(tmp_path / "moved"))
     init_tokenizer(name, tmp_path / "model", seed=2)
     with pytest.raises(MismatchError, match="load the tokenizer that made them"):
         decode_file(result.path, tmp_path / "c.mkv")

@@ -147,9 +147,14 @@ def decode(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Any file of ours, or a picture or video.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="Any file or folder of ours, or a picture or video.", show_default=False)
+    ],
     picture: Annotated[
         Path | None, typer.Option(help="Write a sheet of thumbnails here (png).", show_default=False)
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", "-t", help="Of tokens, for --picture; by default the one they name.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -162,7 +167,7 @@ def inspect(
 
     found = inspect_file(file)
     if picture is not None:
-        found = {**found, "picture": str(sheet_of(file, picture))}
+        found = {**found, "picture": str(sheet_of(file, picture, tokenizer=tokenizer))}
     if quiet:
         return
     if as_json:

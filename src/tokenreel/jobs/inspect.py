@@ -16,6 +16,7 @@ from tokenreel.jobs.sequence import FORMAT as SEQUENCE_FORMAT
 from tokenreel.jobs.sequence import PatchSequence
 from tokenreel.media.frames import Selection, uniform_indices
 from tokenreel.media.read import open_media
+from tokenreel.tokenizers import Tokenizer, load
 from tokenreel.tokenizers.base import check_fingerprint
 from tokenreel.tokens.file import FORMAT as TOKENS_FORMAT
 from tokenreel.tokens.file import TokenFile
@@ -42,26 +43,38 @@ def inspect_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {"file": str(path), "kind": kind, **facts, "bytes": facts.get("bytes", path.stat().st_size)}
 
 
-def sheet_of(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Path:
-    """Write a sheet of up to twelve frames, evenly spread, of a video, a patch sequence or a token file."""
+def sheet_of(path: str | os.PathLike[str], output: str | os.PathLike[str], *, tokenizer: str | None = None) -> Path:
+    """Write a sheet of up to twelve frames, evenly spread, of a video, a patch sequence, a token file or shards.
+
+    Args:
+        path: what to show.
+        output: a .png file.
+        tokenizer: of tokens, where it is not where they say.
+    """
     from tokenreel.jobs.sheet import contact_sheet, save_picture
 
     if Path(output).suffix.lower() != ".png":
         raise InputError(f"the picture must be a .png file, got {os.fspath(output)}")
     path = Path(path)
-    frames = list(_KINDS[kind_of(path)][1](path))
+    kind = kind_of(path)
+    if tokenizer is not None and kind not in ("tokens", "shards"):
+        raise InputError(f"{path} holds no tokens, so it takes no --tokenizer")
+    coder = None if tokenizer is None else load(tokenizer)
+    frames = list(_KINDS[kind][1](path) if coder is None else _WITH_TOKENIZER[kind](path, coder))
     labels = [label for label, _ in frames]
     return save_picture(contact_sheet([pixels for _, pixels in frames], labels), output)
 
 
 def kind_of(path: Path) -> str:
-    """``tokens``, ``patches``, ``bpe``, ``shards``, or ``media`` (anything else), by content.
+    """``tokens``, ``patches``, ``bpe``, ``shards``, ``tokenizer``, or ``media`` (anything else), by content.
 
     Raises:
         InputError: there is no such file. FormatError: it is a safetensors file of somebody else.
     """
     if path.suffix == ".parquet" or (path / MANIFEST_NAME).is_file():
         return "shards"
+    if (path / "config.json").is_file():
+        return "tokenizer"
     if not path.is_file():
         what = "is a folder that holds nothing of ours" if path.is_dir() else "does not exist; check the name"
         raise InputError(f"{path} {what}")
@@ -138,11 +151,11 @@ def _patches_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
     yield from _spread(opened.frames(), opened.header.size[0], opened.pts_seconds)
 
 
-def _tokens_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+def _tokens_frames(path: Path, coder: Tokenizer | None = None) -> Iterator[tuple[str, Pixels]]:
     from tokenreel.jobs.encode import decoded_frames, tokenizer_of
 
     opened = TokenFile(path)
-    parts = (frames for frames, _ in decoded_frames(opened, tokenizer_of(opened.header, path)))
+    parts = (frames for frames, _ in decoded_frames(opened, coder or tokenizer_of(opened.header, path)))
     frames = (frame for part in parts for frame in part)
     yield from _spread(frames, opened.header.size[0], opened.pts_seconds)
 
@@ -163,11 +176,11 @@ def _shards_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _shards_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+def _shards_frames(path: Path, coder: Tokenizer | None = None) -> Iterator[tuple[str, Pixels]]:
     """The middle frame of up to twelve records."""
     from tokenreel.jobs.encode import tokenizer_of
 
-    reader, coder = ShardReader(path), None
+    reader = ShardReader(path)
     for index in uniform_indices(len(reader), min(_THUMBNAILS, len(reader))).tolist():
         tokens = reader[index]
         coder = coder or tokenizer_of(tokens, path)
@@ -175,6 +188,26 @@ def _shards_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
         (video,) = coder.decode([tokens])
         frame = as_frames(video[:, video.shape[1] // 2][:, None])[0]
         yield str(tokens.meta.get("caption") or Path(str(tokens.meta.get("source", index))).name), frame
+
+
+def _tokenizer_facts(path: Path) -> dict[str, Any]:
+    coder = load(path)
+    size = (150, 256, 256)
+    bits = coder.num_tokens_of(size) * float(np.log2(coder.codebook_size))
+    return {
+        "tokenizer": coder.name,
+        "tokenizer_config": coder.reference["tokenizer_config"],
+        "fingerprint": coder.fingerprint,
+        "parameters": getattr(coder, "num_parameters", 0),
+        "codebook_size": coder.codebook_size,
+        "patch_size": list(coder.patch_size),
+        "bits_per_pixel": round(bits / (size[0] * size[1] * size[2]), 6),
+        "bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+    }
+
+
+def _tokenizer_frames(path: Path) -> Iterator[tuple[str, Pixels]]:
+    raise InputError(f"{path} is a tokenizer, which holds no frames; encode something with it and look at that")
 
 
 def _spread(
@@ -190,5 +223,7 @@ _KINDS: dict[str, tuple[Callable[[Path], dict[str, Any]], Callable[[Path], Itera
     "tokens": (_tokens_facts, _tokens_frames),
     "patches": (_patches_facts, _patches_frames),
     "shards": (_shards_facts, _shards_frames),
+    "tokenizer": (_tokenizer_facts, _tokenizer_frames),
     "media": (_media_facts, _media_frames),
 }
+_WITH_TOKENIZER = {"tokens": _tokens_frames, "shards": _shards_frames}

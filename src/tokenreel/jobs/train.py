@@ -104,7 +104,7 @@ class _Run:
             _check_same(folder, self.about, warn=runtime.is_main)
         self.stream = _stream(plan, runtime)
         if plan.model.init is None and latest(folder / "checkpoints") is None:
-            start_linear_path(self.model, self.stream, runtime)
+            start_linear_path(self.model.to(runtime.device), self.stream, runtime)
         self.is_sharded = plan.loop.parallel == "fsdp" and runtime.world_size > 1
         self.trainer = Trainer(
             self.model,
