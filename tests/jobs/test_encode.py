@@ -122,11 +122,16 @@ def test_the_list_of_tokenizers_counts_what_encode_gives() -> None:
     assert row["parameters"] == untrained("titok:tiny").num_parameters
 
 
-def test_a_folder_in_use_is_not_written_over(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     init_tokenizer("cvivit", tmp_path / "model")
     with pytest.raises(InputError, match="not an empty folder"):
         init_tokenizer("cvivit", tmp_path / "model")
     with pytest.raises(InputError, match="no learned tokenizer family"):
         init_tokenizer("vqgan", tmp_path / "other")
+    with pytest.raises(InputError, match="no folder of that name"):
+        load(tmp_path / "modle")
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(InputError, match="there is no file"):  # no network is asked
+        load(f"{tmp_path.name}/modle")
     with pytest.raises(InputError, match="tokenizers init cvivit:tiny"):
         load("cvivit:tiny")

@@ -32,7 +32,8 @@ def resolved(source: str, name: str, **download: Any) -> Path:
     path = Path(source) / name
     if path.is_file():
         return path
-    if os.path.exists(source) or not is_hub_id(source):
+    # `runs/typo` beside a folder `runs` is a path that was meant, and no reason to ask a network.
+    if os.path.exists(source) or not is_hub_id(source) or Path(source).parent.is_dir():
         raise InputError(f"there is no file {path}; name a folder that holds a tokenizer, or owner/name on the hub")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
