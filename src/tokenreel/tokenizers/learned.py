@@ -160,6 +160,11 @@ class LearnedTokenizer(nn.Module, ModelHubMixin):
             self._hashed = (versions, _hash(self.name, to_values(self.config), tensors))
         return self._hashed[1]
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As every module; the fingerprint is computed anew."""
+        self._hashed = None
+        return super().load_state_dict(*args, **kwargs)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Eval mode, no gradients, the chosen precision; modes are put back after."""
