@@ -12,18 +12,14 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from clock import PEAK_SIDE, flops_of, peak_call, race
 from tokenreel.nn.attention import attend, packed_mask
 from tokenreel.nn.blocks import Transformer, TransformerConfig
 from tokenreel.nn.rotary import Rotary, Rotation, grid_positions
-
-PEAK_SIDE = 1536
 
 
 def config_of(dim: int, depth: int, **options) -> TransformerConfig:
@@ -47,30 +43,6 @@ STACKS = (  # name, (B, L), config
 )
 
 
-def race(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of every call, turn by turn, after one turn that is thrown away."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if turn:
-                times[name].append(time.process_time() - start)
-    return times
-
-
-def peak_call() -> Callable[[], object]:
-    a, b = torch.randn(PEAK_SIDE, PEAK_SIDE), torch.randn(PEAK_SIDE, PEAK_SIDE)
-    out = torch.empty(PEAK_SIDE, PEAK_SIDE)
-    return lambda: torch.mm(a, b, out=out)
-
-
-def flops_of(call: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops()
-
-
 def spread(values: list[float]) -> str:
     return f"{statistics.median(values) * 1e3:.1f} ms [{min(values) * 1e3:.1f}, {max(values) * 1e3:.1f}]"
 
@@ -84,7 +56,7 @@ def bench_stacks(repeats: int) -> None:
         torch.testing.assert_close(stack(x, rotary=rotary), alone, rtol=1e-5, atol=1e-5)
         calls = {"peak": peak_call(), "stack": lambda: stack(x, rotary=rotary)}
         times = race(calls, repeats)
-        flops = flops_of(calls["stack"])
+        flops, _ = flops_of(calls["stack"])
         shares = [flops / own / (2 * PEAK_SIDE**3 / peak) for own, peak in zip(times["stack"], times["peak"])]
         peak = 2 * PEAK_SIDE**3 / statistics.median(times["peak"]) / 1e9
         print(

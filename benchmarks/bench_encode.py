@@ -17,7 +17,6 @@ import multiprocessing
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from clock import PEAK_SIDE, flops_of, peak_call, race
 from tokenreel.quantize import FSQConfig
 from tokenreel.tokenizers import CViViT, TiTok, TiTokVideo
 from tokenreel.tokenizers.learned import LearnedTokenizer
-
-PEAK_SIDE = 1536
 
 # name, family, size or config, (T, H, W), options of encode, what others reach on a core of 150 GFLOP/s (seconds)
 PHENAKI = replace(CViViT.sizes["phenaki"], quantizer=FSQConfig(levels=(8, 8, 8, 5, 5, 5)))
@@ -45,38 +42,6 @@ CASES: tuple[tuple[str, type[LearnedTokenizer], Any, tuple[int, int, int], dict[
     ("titok_video base", TiTokVideo, "base", (16, 128, 128), {"token_counts": 128}, "TiTok-Video 2.05 / 2.07"),
     ("titok_video tiny", TiTokVideo, "tiny", (16, 128, 128), {"token_counts": 128}, "TiTok-Video 0.156 / 0.150"),
 )
-
-
-def race(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of every call, turn by turn, after one turn that is thrown away."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if turn:
-                times[name].append(time.process_time() - start)
-    return times
-
-
-def peak_call() -> Callable[[], object]:
-    a, b = torch.randn(PEAK_SIDE, PEAK_SIDE), torch.randn(PEAK_SIDE, PEAK_SIDE)
-    out = torch.empty(PEAK_SIDE, PEAK_SIDE)
-    return lambda: torch.mm(a, b, out=out)
-
-
-def flops_of(call: Callable[[], object]) -> tuple[int, int]:
-    """Torch's count, and the same with attention."""
-
-    def attention(q: Sequence[int], k: Sequence[int], *_: Any, **__: Any) -> int:
-        return 4 * q[0] * q[1] * q[2] * k[2] * q[3]
-
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False) as plain:
-        call()
-    with FlopCounterMode(display=False, custom_mapping={kernel: attention}) as counter:
-        call()
-    return plain.get_total_flops(), counter.get_total_flops()
 
 
 def row(

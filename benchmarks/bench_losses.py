@@ -10,13 +10,10 @@ spread of the runs.
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
-import time
-from pathlib import Path
 
 import torch
 
+from clock import cpu_name, cpu_seconds, told
 from tokenreel.train.adversarial_pair import AdversarialConfig, AdversarialPair
 from tokenreel.train.discriminator_style import StyleDiscriminatorConfig
 from tokenreel.train.discriminator_vit import ViTDiscriminatorConfig
@@ -29,29 +26,6 @@ from tokenreel.train.term import Term
 ONE = Term(weight=1.0)
 VGG16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 PLACES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
-
-
-def cpu_seconds(call, repeats: int) -> list[float]:
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return sorted(times)
-
-
-def told(name: str, times: list[float], more: str = "") -> None:
-    unit, scale = ("ms", 1e3) if times[-1] < 0.5 else ("s", 1)
-    median = statistics.median(times) * scale
-    print(f"{name}: {median:.3g} {unit} ({times[0] * scale:.3g} to {times[-1] * scale:.3g}){more}")
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def random_lpips() -> LPIPS:

@@ -8,7 +8,6 @@ Outputs are compared first. Times are CPU seconds (time.process_time), median an
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
@@ -17,33 +16,11 @@ from pathlib import Path
 
 import torch
 
+from clock import cpu_name, cpu_seconds, told
 from tokenreel.quantize import FSQ, LFQ, VQ, FSQConfig, LFQConfig, VQConfig
 from tokenreel.quantize.lookup import nearest
 
 TOKENS, SIZE, DIM = 16384, 8192, 256
-
-
-def cpu_seconds(call, repeats: int) -> list[float]:
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return sorted(times)
-
-
-def told(name: str, times: list[float], more: str = "") -> None:
-    unit, scale = ("ms", 1e3) if times[-1] < 0.5 else ("s", 1)
-    median = statistics.median(times) * scale
-    print(f"{name}: {median:.3g} {unit} ({times[0] * scale:.3g} to {times[-1] * scale:.3g}){more}")
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def gflops(rows: int, columns: int, inner: int, seconds: float) -> float:
