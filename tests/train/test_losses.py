@@ -55,6 +55,7 @@ def test_every_term_is_reported_and_the_total_is_their_weighted_sum(lpips: LPIPS
         "l1_loss": l1(ours, theirs).mean(),
         "l2_loss": l2(ours, theirs).mean(),
         "charbonnier_loss": charbonnier(ours, theirs, 1e-3).mean(),
+        "first_loss": l2(ours[:, :, :1], theirs[:, :, :1]).mean(),
         "temporal_loss": temporal(ours, theirs).mean(),
         "haar_loss": haar_loss(ours, theirs, 3).mean(),
         "random_loss": feature_loss(pairs, None),

@@ -19,7 +19,7 @@ from tokenreel.media.read import Frame, open_media
 from tokenreel.media.write import open_writer
 from tokenreel.tokenizers import RawTokenizer, Tokenizer, load
 from tokenreel.tokenizers.base import StreamEncoder, check_fingerprint
-from tokenreel.tokenizers.hub import is_hub_id
+from tokenreel.tokenizers.hub import is_hub_id, pretrained_folder
 from tokenreel.tokens.file import TokenFile, TokenHeader, TokenWriter
 from tokenreel.types import Tokens
 
@@ -180,6 +180,8 @@ def tokenizer_of(
             "name it with --tokenizer"
         )
     places = [str(place) for place in (Path(source), Path(where).parent / source) if place.is_dir()]
+    if pretrained_folder(source) is not None and source not in places:
+        places.append(source)
     if not places and is_hub_id(source):
         places = [source]
     found = [load(place, device=device, precision=precision, local_files_only=True) for place in places]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokenreel.errors import InputError
 from tokenreel.types import PatchSize, check_patch_size
 
-__all__ = ["PatchEmbed", "TubeletEmbed", "uniform_frames"]
+__all__ = ["PatchEmbed", "TubeletEmbed", "padded", "uniform_frames"]
 
 
 class TubeletEmbed(nn.Module):
@@ -45,7 +45,7 @@ class TubeletEmbed(nn.Module):
                 "an image is a video of T = 1"
             )
         pt, ph, pw = self.patch_size
-        video = _padded(video_BCTHW, self.patch_size)
+        video = padded(video_BCTHW, self.patch_size)
         patches = rearrange(video, "B C (t pt) (h ph) (w pw) -> B t h w (pt ph pw C)", pt=pt, ph=ph, pw=pw)
         embedded: Tensor = self.proj(patches)
         return embedded
@@ -91,7 +91,8 @@ def uniform_frames(video_BCTHW: Tensor, count: int) -> Tensor:
     return video_BCTHW.index_select(2, index)
 
 
-def _padded(video_BCTHW: Tensor, patch_size: PatchSize) -> Tensor:
+def padded(video_BCTHW: Tensor, patch_size: PatchSize) -> Tensor:
+    """Frames, rows and columns up to whole patches, by repeating the last ones."""
     pt, ph, pw = patch_size
     frames, height, width = video_BCTHW.shape[2:]
     pads = (0, -width % pw, 0, -height % ph, 0, -frames % pt)

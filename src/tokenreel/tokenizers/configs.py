@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,7 +14,7 @@ from tokenreel.nn.heads import Gate
 from tokenreel.nn.mlp import MlpKind
 from tokenreel.quantize import QUANTIZERS, QuantizerConfig, config_from_values, config_values
 
-__all__ = ["BlockOptions", "Stack", "check_sizes", "from_values", "to_values"]
+__all__ = ["BlockOptions", "Stack", "check_sizes", "chosen_values", "from_values", "to_values"]
 
 T = TypeVar("T")
 _EXPECTED = "expected"
@@ -82,6 +82,23 @@ def to_values(config: Any) -> dict[str, Any]:
     if isinstance(config, _QUANTIZER_TYPES):
         return config_values(config)
     return {field.name: _value(getattr(config, field.name)) for field in fields(config)}
+
+
+def chosen_values(config: Any) -> dict[str, Any]:
+    """``to_values`` without the fields that have their default.
+
+    What a fingerprint is made of: an option that a later version adds, off by default, then changes none.
+    """
+    values = to_values(config)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if default is not MISSING and value == default:
+            del values[field.name]
+        elif is_dataclass(value):
+            kind = {"kind": values[field.name]["kind"]} if isinstance(value, _QUANTIZER_TYPES) else {}
+            values[field.name] = {**kind, **chosen_values(value)}
+    return values
 
 
 def _value(value: Any) -> Any:

@@ -14,18 +14,31 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from tokenreel.errors import InputError
 from tokenreel.quantize import FSQ, VQ, Quantizer
 
-from .cvivit_model import FrameEmbed, FrameHead
+from .cvivit_head import FrameHead
+from .cvivit_model import FrameEmbed
+from .cvivit_transforms import PatchTransforms
 
-__all__ = ["fit_linear"]
+__all__ = ["fit_linear", "fit_transforms"]
 
 _SAMPLE = 30_000  # patches that components are computed from
-_SPREADS = (0.35, 0.5, 0.7, 1.0, 1.4)  # standard deviations of the latents that are tried
+_FITTED = 120_000  # patches that transforms to choose from are fitted to
+_ITERATIONS = 6  # of choosing and fitting
+_ROUNDS = 3  # of a predictive codec: what is new hangs on what was decoded, and so on the maps
+_SPREADS = (0.2, 0.35, 0.5, 0.7, 1.0, 1.4)  # standard deviations of the latents that are tried
 
 
 @torch.no_grad()
-def fit_linear(inward: FrameEmbed, outward: FrameHead, quantizer: Quantizer, videos: Sequence[Tensor]) -> None:
+def fit_linear(
+    inward: FrameEmbed,
+    outward: FrameHead,
+    quantizer: Quantizer,
+    videos: Sequence[Tensor],
+    *,
+    is_predictive: bool = False,
+) -> None:
     """Set both maps, for first frames and for tubelets, to what reconstructs the patches of these videos best.
 
     Latents are principal components of standard deviation s, the largest for the finest levels of FSQ; s is the one of
@@ -36,18 +49,42 @@ def fit_linear(inward: FrameEmbed, outward: FrameHead, quantizer: Quantizer, vid
         outward: codes to pixels.
         quantizer: between the two.
         videos: (3, T, H, W) each, in [-1, 1]; enough of them to have more patches than a patch has values.
+        is_predictive: tubelets are coded as their difference from the last frame that these maps gave before them.
     """
     pt, ph, pw = inward.rest.patch_size
     first_NP = torch.cat([_patches(video[:, :1], (1, ph, pw)) for video in videos])
     later = [_patches(video[:, 1:], (pt, ph, pw)) for video in videos if video.shape[1] > pt]
+    if is_predictive:
+        later = later[:1]  # of what kind they are; what they hold hangs on the maps
     training, quantizer.training = quantizer.training, False
     if isinstance(quantizer, VQ):
         sample_NP = torch.cat(later) if later else first_NP
         quantizer.start_from(_components(_some(sample_NP), quantizer)[0])
     _fit(inward.first.proj, outward.first, quantizer, _some(first_NP))
-    if later:
+    if is_predictive and later:
+        for rounds in range(_ROUNDS):
+            most = 1 if rounds == 0 else None  # the maps of tubelets are not known yet
+            later = [_new(inward, outward, quantizer, video, most) for video in videos if video.shape[1] > pt]
+            _fit(inward.rest.proj, outward.rest, quantizer, _some(torch.cat(later)))
+    elif later:
         _fit(inward.rest.proj, outward.rest, quantizer, _some(torch.cat(later)))
     quantizer.training = training
+
+
+def _new(inward: FrameEmbed, outward: FrameHead, quantizer: Quantizer, video_CTHW: Tensor, most: int | None) -> Tensor:
+    """Patches (N, P) of the first ``most`` tubelets, less the frame that was decoded before each."""
+    pt, ph, pw = inward.rest.patch_size
+    height, width = (size // patch * patch for size, patch in zip(video_CTHW.shape[2:], (ph, pw)))
+    video = video_CTHW[None, :, :, :height, :width]
+    last = outward(quantizer(inward(video[:, :, :1])).codes)[:, :, -1:].clamp(-1, 1)
+    found = []
+    for start in range(1, video.shape[2] - pt + 1, pt)[:most]:
+        new = video[:, :, start : start + pt] - last
+        found.append(_patches(new[0], (pt, ph, pw)))
+        if most is None:
+            drawn = outward(quantizer(inward(new, has_first=False)).codes, has_first=False)
+            last = (last + drawn[:, :, -1:]).clamp(-1, 1)
+    return torch.cat(found)
 
 
 def _fit(inward: nn.Linear, outward: nn.Linear, quantizer: Quantizer, patches_NP: Tensor) -> None:
@@ -84,9 +121,9 @@ def _components(patches_NP: Tensor, quantizer: Quantizer) -> tuple[Tensor, Tenso
     return (patches_NP - mean_P) @ basis_EP.T, basis_EP, mean_P
 
 
-def _some(patches_NP: Tensor) -> Tensor:
-    """At most ``_SAMPLE`` of them, evenly spread."""
-    step = -(-len(patches_NP) // _SAMPLE)
+def _some(patches_NP: Tensor, most: int = _SAMPLE) -> Tensor:
+    """At most so many of them, evenly spread."""
+    step = -(-len(patches_NP) // most)
     return patches_NP[::step]
 
 
@@ -96,3 +133,62 @@ def _patches(video_CTHW: Tensor, size: tuple[int, int, int]) -> Tensor:
     _, frames, height, width = video_CTHW.shape
     whole = video_CTHW[:, : frames // pt * pt, : height // ph * ph, : width // pw * pw]
     return rearrange(whole, "C (t pt) (h ph) (w pw) -> (t h w) (pt ph pw C)", pt=pt, ph=ph, pw=pw)
+
+
+@torch.no_grad()
+def fit_transforms(
+    transforms: PatchTransforms, quantizer: Quantizer, videos: Sequence[Tensor], *, is_predictive: bool, seed: int = 0
+) -> None:
+    """Fit the transforms of first frames and of tubelets to these videos, as ``fit_linear`` does a single one."""
+    pt = transforms.patch_size[0]
+    whole = [part for part in (_whole(video, transforms.patch_size) for video in videos) if part.numel()]
+    if not whole:
+        raise InputError(f"transforms are fitted to whole patches of {transforms.patch_size}; no video holds one")
+    generator, training = torch.Generator().manual_seed(seed), quantizer.training
+    quantizer.training = False
+    first_NP = torch.cat([transforms.patches(video[:, :, :1], "first").flatten(0, 3) for video in whole])
+    transforms.first.fit(_some(first_NP, _FITTED), quantizer, iterations=_ITERATIONS, generator=generator)
+    whole = [video for video in whole if video.shape[2] > pt]
+    for rounds in range(_ROUNDS if is_predictive and whole else min(1, len(whole))):
+        most = 1 if is_predictive and rounds == 0 else None
+        last = is_predictive and rounds == _ROUNDS - 1
+        found = [_told(transforms, quantizer, video, most, is_predictive) for video in whole]
+        transforms.rest.fit(
+            _some(torch.cat(found), _FITTED if last or not is_predictive else _FITTED // 3),
+            quantizer,
+            iterations=_ITERATIONS if last or not is_predictive else _ITERATIONS // 2,
+            generator=generator,
+        )
+    quantizer.training = training
+
+
+def _told(
+    transforms: PatchTransforms, quantizer: Quantizer, video: Tensor, most: int | None, is_predictive: bool
+) -> Tensor:
+    """(N, P): the patches of the first ``most`` tubelets, less the frame decoded before each if that is known."""
+    pt = transforms.patch_size[0]
+    if not is_predictive:
+        steps = (video.shape[2] - 1) // pt
+        return transforms.patches(video[:, :, 1 : 1 + steps * pt], "rest").flatten(0, 3)
+    last = _drawn(transforms, quantizer, video[:, :, :1], has_first=True).clamp(-1, 1)
+    found = []
+    for start in range(1, video.shape[2] - pt + 1, pt)[:most]:
+        new = video[:, :, start : start + pt] - last
+        found.append(transforms.patches(new, "rest").flatten(0, 3))
+        if most is None:
+            last = (last + _drawn(transforms, quantizer, new, has_first=False)[:, :, -1:]).clamp(-1, 1)
+    return torch.cat(found)
+
+
+def _drawn(transforms: PatchTransforms, quantizer: Quantizer, frames: Tensor, *, has_first: bool) -> Tensor:
+    _, ph, pw = transforms.patch_size
+    grid = (1, 1, frames.shape[3] // ph, frames.shape[4] // pw, quantizer.codebook_dim)
+    latents = transforms.latents(frames, frames.new_zeros(grid), quantizer, has_first=has_first)
+    return transforms.frames(transforms.cells(quantizer(latents).codes, has_first=has_first), has_first=has_first)
+
+
+def _whole(video_CTHW: Tensor, patch_size: tuple[int, int, int]) -> Tensor:
+    """(1, C, T, H, W), cut to whole patches."""
+    _, ph, pw = patch_size
+    height, width = video_CTHW.shape[2:]
+    return video_CTHW[None, :, :, : height // ph * ph, : width // pw * pw]

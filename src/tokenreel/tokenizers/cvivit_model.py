@@ -6,7 +6,7 @@ Letters: B batch, C channels (3), T H W pixels, t h w grid, S = h*w cells of a s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from einops import rearrange
@@ -21,9 +21,11 @@ from tokenreel.patches.embed import PatchEmbed, TubeletEmbed
 from tokenreel.types import PatchSize
 
 from .configs import BlockOptions, Stack, check_sizes
+from .cvivit_haar import Haar
 
-__all__ = ["Factorised", "FactorisedConfig", "FrameEmbed", "FrameHead", "Positions", "StreamState"]
+__all__ = ["AttentionKind", "Factorised", "FactorisedConfig", "FrameEmbed", "Positions", "StreamState", "bands"]
 
+AttentionKind = Literal["factorised", "full"]
 Positions = Literal["rotary", "bias"]
 _SPATIAL_EXTENT = 64  # cells a side that the spatial rotary bands are spaced for; larger grids work
 
@@ -59,7 +61,8 @@ class Factorised(nn.Module):
     """Spatial and temporal attention in turn: (B, t, h, w, D) -> (B, t, h, w, D).
 
     C-ViViT, arXiv 2210.02399, section 2.1 and appendix B: all spatial blocks, then all temporal ones (the encoder), or
-    the reverse (the decoder). A causal one sees the last ``window`` steps of time in each temporal block.
+    the reverse (the decoder). A causal one sees the last ``window`` steps of time in each temporal block. With ``full``
+    attention as many blocks see all cells of all steps, which is dear and never causal.
     """
 
     def __init__(
@@ -72,12 +75,21 @@ class Factorised(nn.Module):
         causal: bool,
         window: int,
         temporal_first: bool,
+        attention: AttentionKind = "factorised",
+        spatial_window: int | None = None,
     ) -> None:
         super().__init__()
+        self.spatial_window = spatial_window
         if positions not in get_args(Positions):
             raise InputError(f"positions must be one of {', '.join(get_args(Positions))}, got {positions!r}")
         self.causal, self.temporal_first, self.window = causal, temporal_first, window
         self.peg = PositionGenerator(dim=config.dim, causal=causal) if peg else None
+        self.joint: Transformer | None = None
+        if attention == "full":
+            depth = config.spatial_depth + config.temporal_depth
+            self.joint = Transformer(config.stack(depth).transformer(blocks))
+            self.grid_rotary = Rotary(head_dim=config.head_dim, max_extents=(window, _SPATIAL_EXTENT, _SPATIAL_EXTENT))
+            return
         self.spatial = Transformer(config.stack(config.spatial_depth).transformer(blocks))
         temporal = config.stack(config.temporal_depth).transformer(
             blocks, causal=causal, window=window if causal else None
@@ -99,6 +111,8 @@ class Factorised(nn.Module):
             x_BthwD = x_BthwD * valid_mask[:, :, None, None, None]
         if self.peg is not None:
             x_BthwD = self.peg(x_BthwD)
+        if self.joint is not None:
+            return self._over_all(self.joint, x_BthwD, valid_mask, generator)
         for part in ("temporal", "spatial") if self.temporal_first else ("spatial", "temporal"):
             if part == "spatial":
                 x_BthwD = self._within_steps(x_BthwD, generator)
@@ -121,17 +135,54 @@ class Factorised(nn.Module):
             x_BthwD = self._within_steps(x_BthwD, None)
         return x_BthwD, StreamState(state.steps + steps, peg_BthwD, past)
 
+    def _over_all(
+        self,
+        joint: Transformer,
+        x_BthwD: Tensor,
+        valid_mask: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Every cell of every step sees all others."""
+        _, steps, height, width, _ = x_BthwD.shape
+        rotation = self.grid_rotary(grid_positions(steps, height, width, device=x_BthwD.device))
+        hidden = None if valid_mask is None else valid_mask.repeat_interleave(height * width, dim=1)
+        x_BLD: Tensor = joint(x_BthwD.flatten(1, 3), rotary=rotation, valid_mask=hidden, generator=generator)
+        return x_BLD.view(x_BthwD.shape)
+
     def _within_steps(self, x_BthwD: Tensor, generator: torch.Generator | None) -> Tensor:
         batch, steps, height, width, _ = x_BthwD.shape
-        rotation, bias_ASS = None, None
-        if self.space_rotary is not None:
-            rotation = self.space_rotary(grid_positions(1, height, width, device=x_BthwD.device)[:, 1:])
-        if self.bias is not None:
-            bias_ASS = self.bias((1, height, width))
+        if self.spatial_window is not None and max(height, width) > self.spatial_window:
+            return self._within_windows(x_BthwD, self.spatial_window)
         x_BSD = rearrange(x_BthwD, "B t h w D -> (B t) (h w) D")
-        x_BSD = self.spatial(x_BSD, rotary=rotation, bias=bias_ASS, generator=generator)
+        x_BSD = self.spatial(x_BSD, **self._places(height, width, x_BSD.device), generator=generator)
         features: Tensor = rearrange(x_BSD, "(B t) (h w) D -> B t h w D", B=batch, t=steps, h=height, w=width)
         return features
+
+    def _within_windows(self, x_BthwD: Tensor, window: int) -> Tensor:
+        """As ``_within_steps`` of a large grid: every second block's windows stand half a window further."""
+        x_NhwD = x_BthwD.flatten(0, 1)
+        for index, block in enumerate(self.spatial.blocks):
+            shift = window // 2 if index % 2 else 0
+            rows = []
+            for top, side_h, count_h in bands(x_NhwD.shape[1], window, shift):
+                row_NhwD = x_NhwD[:, top : top + side_h * count_h]
+                parts = []
+                for left, side_w, count_w in bands(x_NhwD.shape[2], window, shift):
+                    part_NhwD = row_NhwD[:, :, left : left + side_w * count_w]
+                    sides = {"a": side_h, "b": side_w}
+                    x_MSD = rearrange(part_NhwD, "N (h a) (w b) D -> (N h w) (a b) D", **sides)
+                    x_MSD = block(x_MSD, **self._places(side_h, side_w, x_MSD.device))
+                    parts.append(rearrange(x_MSD, "(N h w) (a b) D -> N (h a) (w b) D", h=count_h, w=count_w, **sides))
+                rows.append(torch.cat(parts, dim=2))
+            x_NhwD = torch.cat(rows, dim=1)
+        windowed: Tensor = self.spatial.norm(x_NhwD).view(x_BthwD.shape)
+        return windowed
+
+    def _places(self, height: int, width: int, device: torch.device) -> dict[str, Any]:
+        """How the cells of a step or of a window tell each other's places: a rotation or a bias."""
+        if self.space_rotary is not None:
+            return {"rotary": self.space_rotary(grid_positions(1, height, width, device=device)[:, 1:])}
+        return {} if self.bias is None else {"bias": self.bias((1, height, width))}
 
     def _along_time(self, x_BthwD: Tensor, valid_mask: Tensor | None, generator: torch.Generator | None) -> Tensor:
         batch, steps, height, width, _ = x_BthwD.shape
@@ -149,47 +200,44 @@ class Factorised(nn.Module):
         return rotation
 
 
+def bands(size: int, window: int, shift: int) -> list[tuple[int, int, int]]:
+    """(start, side, count) of windows side by side that cover a length, the first of them ``shift`` long if not 0.
+
+    >>> bands(40, 16, 0), bands(40, 16, 8)
+    ([(0, 16, 2), (32, 8, 1)], [(0, 8, 1), (8, 16, 2)])
+    """
+    found = [(0, min(shift, size), 1)] if shift else []
+    start = shift
+    if size - start >= window:
+        count = (size - start) // window
+        found.append((start, window, count))
+        start += count * window
+    if start < size:
+        found.append((start, size - start, 1))
+    return found
+
+
 class FrameEmbed(nn.Module):
     """The first frame by patches, the others by tubelets: (B, C, T, H, W) -> (B, 1 + ceil((T - 1) / pt), h, w, D).
 
     arXiv 2210.02399, section 2.1. Sizes that do not divide are padded by repeating the edge.
     """
 
-    def __init__(self, *, dim: int, patch_size: PatchSize) -> None:
+    def __init__(self, *, dim: int, patch_size: PatchSize, haar: bool = False) -> None:
         super().__init__()
+        self.haar = Haar(patch_size) if haar else None
         self.first = PatchEmbed(in_channels=3, dim=dim, patch_size=patch_size[1:])
         self.rest = TubeletEmbed(in_channels=3, dim=dim, patch_size=patch_size)
 
     def forward(self, video_BCTHW: Tensor, *, has_first: bool = True) -> Tensor:
         """``has_first`` is False for the later parts of a stream, whose frames are all in tubelets."""
         if not has_first:
-            rest: Tensor = self.rest(video_BCTHW)
+            rest: Tensor = self.rest(self._waves(video_BCTHW, still=False))
             return rest
-        first: Tensor = self.first(video_BCTHW[:, :, :1])
+        first: Tensor = self.first(self._waves(video_BCTHW[:, :, :1], still=True))
         if video_BCTHW.shape[2] == 1:
             return first
-        return torch.cat([first, self.rest(video_BCTHW[:, :, 1:])], dim=1)
+        return torch.cat([first, self.rest(self._waves(video_BCTHW[:, :, 1:], still=False))], dim=1)
 
-
-class FrameHead(nn.Module):
-    """The inverse shape of ``FrameEmbed``: (B, t, h, w, D) -> (B, C, 1 + (t - 1) * pt, h * ph, w * pw)."""
-
-    def __init__(self, *, dim: int, patch_size: PatchSize) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        pt, ph, pw = patch_size
-        self.first = nn.Linear(dim, ph * pw * 3)
-        self.rest = nn.Linear(dim, pt * ph * pw * 3)
-
-    def forward(self, x_BthwD: Tensor, *, has_first: bool = True) -> Tensor:
-        """``has_first`` as in ``FrameEmbed``."""
-        if not has_first:
-            return self._unfold(self.rest(x_BthwD), self.patch_size[0])
-        first_BCTHW = self._unfold(self.first(x_BthwD[:, :1]), 1)
-        if x_BthwD.shape[1] == 1:
-            return first_BCTHW
-        return torch.cat([first_BCTHW, self._unfold(self.rest(x_BthwD[:, 1:]), self.patch_size[0])], dim=2)
-
-    def _unfold(self, patches_BthwP: Tensor, pt: int) -> Tensor:
-        _, ph, pw = self.patch_size
-        return rearrange(patches_BthwP, "B t h w (pt ph pw C) -> B C (t pt) (h ph) (w pw)", pt=pt, ph=ph, pw=pw, C=3)
+    def _waves(self, video_BCTHW: Tensor, *, still: bool) -> Tensor:
+        return video_BCTHW if self.haar is None else self.haar(video_BCTHW, still=still)

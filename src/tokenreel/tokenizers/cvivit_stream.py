@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenreel.errors import MismatchError
 from tokenreel.types import Tokens
 
+from .cvivit_loop import LoopState, decode_step, encode_step, steps_of
 from .cvivit_model import StreamState
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class CViViTEncoder:
 
     def __init__(self, tokenizer: CViViT) -> None:
         self.tokenizer = tokenizer
-        self._state = StreamState()
+        self._state, self._loop = StreamState(), LoopState()
         self._held_CTHW: Tensor | None = None
         self._size: tuple[int, int] | None = None
 
@@ -41,7 +42,7 @@ class CViViTEncoder:
         self._size = (height, width)
         if self._held_CTHW is not None:
             clip_CTHW = torch.cat([self._held_CTHW, clip_CTHW], dim=1)
-        first = 1 if self._state.steps == 0 else 0
+        first = 1 if self._is_start else 0
         complete = first + (clip_CTHW.shape[1] - first) // self.tokenizer.patch_size[0] * self.tokenizer.patch_size[0]
         left_CTHW = clip_CTHW[:, complete:]
         self._held_CTHW = left_CTHW.clone() if left_CTHW.shape[1] else None
@@ -51,8 +52,12 @@ class CViViTEncoder:
         """The last, padded step, if frames are left; the next push starts another clip."""
         held_CTHW, self._held_CTHW = self._held_CTHW, None
         parts = [] if held_CTHW is None else self._encoded(held_CTHW)
-        self._state, self._size = StreamState(), None
+        self._state, self._loop, self._size = StreamState(), LoopState(), None
         return parts
+
+    @property
+    def _is_start(self) -> bool:
+        return self._state.steps == 0 and self._loop.encoder.steps == 0
 
     def ids_of(self, clip_CTHW: Tensor) -> Tensor:
         """A whole clip, checked: (L,) ids."""
@@ -68,6 +73,8 @@ class CViViTEncoder:
 
     def _steps(self, clip_CTHW: Tensor) -> list[tuple[Tensor, int, int]]:
         """Ids, steps and frames of each part; all parts but the last are whole steps."""
+        if self.tokenizer.is_predictive:
+            return self._predicted(clip_CTHW)
         grid = self.tokenizer.grid_of((1, *clip_CTHW.shape[2:]))
         most = max(1, _PART_TOKENS // (grid.h * grid.w)) * self.tokenizer.patch_size[0]
         parts, start = [], 0
@@ -83,13 +90,23 @@ class CViViTEncoder:
             start += part_CTHW.shape[1]
         return parts
 
+    def _predicted(self, clip_CTHW: Tensor) -> list[tuple[Tensor, int, int]]:
+        """As ``_steps``: each step on its own, and decoded for the next."""
+        model, parts = self.tokenizer, []
+        for frames_BCTHW in steps_of(clip_CTHW[None], model.patch_size[0], has_first=self._is_start):
+            latents_BthwE, self._loop = encode_step(model, frames_BCTHW, self._loop)
+            ids_Bthw = model.ids(latents_BthwE)
+            _, self._loop = decode_step(model, model.quantizer.codes(ids_Bthw), self._loop)
+            parts.append((ids_Bthw.flatten(), 1, frames_BCTHW.shape[2]))
+        return parts
+
 
 class CViViTDecoder:
     """Tokens of whole steps in, their frames out; one window of keys is kept. Without ``causal`` it waits for all."""
 
     def __init__(self, tokenizer: CViViT) -> None:
         self.tokenizer = tokenizer
-        self._state = StreamState()
+        self._state, self._loop = StreamState(), LoopState()
         self._held: list[Tokens] = []
         self._size: tuple[int, int] | None = None
         self._is_cut = False
@@ -110,18 +127,24 @@ class CViViTDecoder:
         from tokenreel.tokens.file import join
 
         held, self._held = self._held, []
-        self._state, self._size, self._is_cut = StreamState(), None, False
+        self._state, self._loop, self._size, self._is_cut = StreamState(), LoopState(), None, False
         return self.tokenizer.decode([join(held)]) if held else []
 
     def _decoded(self, codes_thwE: Tensor, size: tuple[int, int, int]) -> list[Tensor]:
         from .cvivit import cropped
 
         frames, height, width = size
-        most = max(1, _PART_TOKENS // (codes_thwE.shape[1] * codes_thwE.shape[2]))
         videos = []
+        if self.tokenizer.is_predictive:
+            for codes in torch.split(codes_thwE, 1):
+                video_BCTHW, self._loop = decode_step(self.tokenizer, codes[None], self._loop)
+                videos.append(cropped(video_BCTHW, (frames, height, width))[0].cpu())
+                frames -= videos[-1].shape[1]
+            return videos
+        most = max(1, _PART_TOKENS // (codes_thwE.shape[1] * codes_thwE.shape[2]))
         for codes in torch.split(codes_thwE, most):
             has_first = self._state.steps == 0
-            features_BthwD = self.tokenizer.from_codes(codes[None])
+            features_BthwD = self.tokenizer.features_of(codes[None], has_first=has_first)
             features_BthwD, self._state = self.tokenizer.decoder_half.step(features_BthwD, self._state)
             video_BCTHW = self.tokenizer.pixels_of(features_BthwD, codes[None], has_first=has_first)
             videos.append(cropped(video_BCTHW, (frames, height, width))[0].cpu())
@@ -135,7 +158,7 @@ class CViViTDecoder:
         if self._size not in (None, tokens.size[1:]):
             raise MismatchError(f"the parts of one clip must have one size, got {tokens.size[1:]} after {self._size}")
         pt, steps = self.tokenizer.patch_size[0], tokens.grid.t
-        seen = self._state.steps + sum(part.grid.t for part in self._held)
+        seen = self._state.steps + self._loop.decoder.steps + sum(part.grid.t for part in self._held)
         most = steps * pt if seen else 1 + (steps - 1) * pt
         least = max(1, most - pt + 1)
         if not least <= tokens.size[0] <= most:

@@ -1,7 +1,8 @@
-"""Files of a tokenizer: in a folder, or fetched from the Hugging Face hub."""
+"""Files of a model: in a folder, among those that ship with the package, or fetched from the Hugging Face hub."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 from tokenreel.errors import InputError
 
-__all__ = ["is_hub_id", "resolved"]
+__all__ = ["is_hub_id", "pretrained_folder", "pretrained_names", "resolved"]
 
+_SHIPPED = Path(__file__).parents[1] / "pretrained"
+_SHIPPED_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -23,18 +26,34 @@ def is_hub_id(text: str) -> bool:
     return _HUB_ID.fullmatch(text) is not None
 
 
+def pretrained_names(kind: str = "tokenizer") -> list[str]:
+    """The models of a kind that ship with the package."""
+    return sorted(
+        config.parent.name for config in _SHIPPED.glob("*/config.json") if kind in json.loads(config.read_text())
+    )
+
+
+def pretrained_folder(name: str) -> Path | None:
+    """Where a model that ships lies; None if none is called so."""
+    folder = _SHIPPED / name
+    return folder if _SHIPPED_NAME.fullmatch(name) and (folder / "config.json").is_file() else None
+
+
 def resolved(source: str, name: str, **download: Any) -> Path:
-    """The local path of one file of a tokenizer.
+    """The local path of one file of a model: of a folder, of a name that ships, or of a hub id.
 
     Raises:
-        InputError: neither a folder with that file nor a repository that can be reached; nothing else is tried.
+        InputError: neither a folder with that file, nor a name that ships, nor a repository that can be reached; nothing else is tried.
     """
     path = Path(source) / name
     if path.is_file():
         return path
+    shipped = pretrained_folder(source)
+    if shipped is not None and not Path(source).exists():
+        return shipped / name
     # `runs/typo` beside a folder `runs` is a path that was meant, and no reason to ask a network.
     if os.path.exists(source) or not is_hub_id(source) or Path(source).parent.is_dir():
-        raise InputError(f"there is no file {path}; name a folder that holds a tokenizer, or owner/name on the hub")
+        raise InputError(f"there is no file {path}; name a folder that holds a model, or owner/name on the hub")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 

@@ -25,7 +25,7 @@ def load(
     precision: Precision = "fp32",
     local_files_only: bool = False,
 ) -> Tokenizer:
-    """A tokenizer: ``raw`` (``raw:1,8,8`` for another patch size), a folder with ``config.json``, or a hub id.
+    """A tokenizer by a name that ships, ``raw`` (``raw:1,8,8`` for another patch size), a folder, or a hub id.
 
     Args:
         name_or_path: name, folder or ``owner/name``.
@@ -66,9 +66,9 @@ def untrained(name: str, *, seed: int = 0) -> LearnedTokenizer:
 
 def _described(text: str, local_files_only: bool) -> tuple[str, dict[str, Any], Path]:
     """Family and configuration of a folder or hub id, and the file they were read from."""
-    from .hub import is_hub_id, resolved
+    from .hub import is_hub_id, pretrained_folder, resolved
 
-    if not Path(text).is_dir() and not is_hub_id(text):
+    if not Path(text).is_dir() and pretrained_folder(text) is None and not is_hub_id(text):
         raise InputError(_unknown(text))
     config = resolved(text, "config.json", local_files_only=local_files_only)
     try:
@@ -79,10 +79,13 @@ def _described(text: str, local_files_only: bool) -> tuple[str, dict[str, Any], 
 
 
 def _unknown(text: str) -> str:
+    from .hub import pretrained_names
+
     family = text.partition(":")[0]
     if family in ("cvivit", "titok", "titok_video"):
         return (
             f"{family} is a family, not a tokenizer with weights; write an untrained one with "
             f"'tokenreel tokenizers init {text} -o FOLDER' and name that folder"
         )
-    return f"no tokenizer is called {text!r} and there is no folder of that name; known names: raw"
+    names = ", ".join([*pretrained_names(), "raw"])
+    return f"no tokenizer is called {text!r} and there is no folder of that name; known names: {names}"

@@ -19,7 +19,7 @@ from tokenreel.errors import InputError, MismatchError
 from tokenreel.nn.blocks import Transformer
 from tokenreel.nn.initial import drawn
 from tokenreel.nn.positions import LearnedPositions
-from tokenreel.patches.embed import PatchEmbed
+from tokenreel.patches.embed import PatchEmbed, padded
 from tokenreel.quantize import build_quantizer
 from tokenreel.types import Grid, Layout, Tokens
 
@@ -27,6 +27,7 @@ from .base import Reconstruction
 from .counts import checked_counts
 from .groups import in_groups
 from .learned import LearnedTokenizer
+from .spectrum import Spectrum
 from .titok_config import SIZES, TiTokConfig
 from .titok_stream import TiTokDecoder, TiTokEncoder
 
@@ -58,6 +59,7 @@ class TiTok(LearnedTokenizer):
         "encoder_stack",
         "to_latents",
         "quantizer",
+        "spectrum",
     )
     papers: ClassVar[tuple[str, ...]] = ("2406.07550", "2501.10064", "2502.13967")
 
@@ -77,6 +79,15 @@ class TiTok(LearnedTokenizer):
         self.decoder_positions = LearnedPositions(grid=shape, dim=outer, interpolate=True)
         self.decoder_stack = Transformer(config.decoder.transformer(config.blocks))
         self.to_pixels = nn.Linear(outer, ph * pw * 3)
+        self.spectrum: Spectrum | None = None
+        if config.num_queries is not None and config.spectral_channels is not None:
+            self.spectrum = Spectrum(
+                num_tokens=config.num_queries,
+                channels=config.spectral_channels,
+                patch_values=ph * pw * 3,
+                quantizer=self.quantizer,
+            )
+            self.from_cells = nn.Linear(config.spectral_channels, outer, bias=False)
         if config.num_queries is not None:
             self.queries_QD = _start(config.num_queries, inner)
             self.code_positions_QD = _start(config.num_queries, outer)
@@ -145,7 +156,33 @@ class TiTok(LearnedTokenizer):
             # Queries first: what is kept of the answer is then the front of each row.
             x_NLD = torch.cat([repeat(self.queries_QD, "Q D -> N Q D", N=num_frames), x_NLD], dim=1)
         answer_NLD = self.encoder_stack(x_NLD, generator=generator)
-        return _wide(self.to_latents, answer_NLD[:, : self.config.num_queries])
+        latents_NLE = _wide(self.to_latents, answer_NLD[:, : self.config.num_queries])
+        if self.spectrum is None:
+            return latents_NLE
+        with torch.autocast(latents_NLE.device.type, enabled=False):
+            patches_NPX, grid = self._patches(frames_NCHW)
+            return self.spectrum.latents(patches_NPX, latents_NLE, grid, self.quantizer)
+
+    def _patches(self, frames_NCHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """(N, P, values) and the grid."""
+        _, ph, pw = self.patch_size
+        whole = padded(frames_NCHW[:, :, None], self.patch_size)
+        patches_NPX = rearrange(whole, "N C 1 (h ph) (w pw) -> N (h w) (ph pw C)", ph=ph, pw=pw)
+        return patches_NPX, (1, whole.shape[3] // ph, whole.shape[4] // pw)
+
+    @torch.no_grad()
+    def start_spectral(self, videos: Sequence[Tensor]) -> None:
+        """Become the transform codec that suits the frames of these videos (3, T, H, W): see ``spectrum``."""
+        if self.spectrum is None:
+            raise InputError("start_spectral needs a tokenizer with spectral_channels")
+        clips = []
+        for video in self.checked_videos(videos):
+            patches_NPX, grid = self._patches(rearrange(video, "C T H W -> T C H W"))
+            clips += [(patches, grid) for patches in patches_NPX]
+        self.spectrum.start(clips, self.quantizer)
+        for layer in (self.to_latents, self.to_pixels):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def _pixels(
         self,
@@ -157,6 +194,7 @@ class TiTok(LearnedTokenizer):
         """(N, L, E) -> (N, C, H, W), not clamped. Codes that are not kept are hidden from the stack."""
         _, ph, pw = self.patch_size
         grid = Grid.of(1, *size, self.patch_size)
+        cells_NPG: Tensor | None = None
         places_PD = self.decoder_positions((1, grid.h, grid.w))
         x_NLD = self.from_codes(codes_NLE)
         if self.config.num_queries is None:
@@ -164,12 +202,26 @@ class TiTok(LearnedTokenizer):
         else:
             num_frames, count, _ = x_NLD.shape
             masks_NPD = repeat(self.mask_D + places_PD, "P D -> N P D", N=num_frames)
+            cells_NPG = self._cells(codes_NLE, is_kept_NL, (1, grid.h, grid.w))
+            if cells_NPG is not None:
+                masks_NPD = masks_NPD + self.from_cells(cells_NPG)
             x_NLD = torch.cat([x_NLD + self.code_positions_QD[:count], masks_NPD], dim=1)
             seen_NL = None if is_kept_NL is None else F.pad(is_kept_NL, (0, grid.num_cells), value=True)
             answer_NPD = self.decoder_stack(x_NLD, valid_mask=seen_NL, generator=generator)[:, count:]
         pixels_NPX = _wide(self.to_pixels, answer_NPD)
+        if self.spectrum is not None and cells_NPG is not None:
+            with torch.autocast(pixels_NPX.device.type, enabled=False):
+                pixels_NPX = pixels_NPX + self.spectrum.patches(cells_NPG)
         frames_NCHW = rearrange(pixels_NPX, "N (h w) (ph pw C) -> N C (h ph) (w pw)", h=grid.h, ph=ph, pw=pw)
         return frames_NCHW[..., : size[0], : size[1]]
+
+    def _cells(self, codes_NLE: Tensor, is_kept_NL: Tensor | None, grid: tuple[int, int, int]) -> Tensor | None:
+        """(N, P, G): what the kept codes say of each patch by the spectrum alone; None without one."""
+        if self.spectrum is None:
+            return None
+        with torch.autocast(codes_NLE.device.type, enabled=False):
+            kept = codes_NLE.float() if is_kept_NL is None else codes_NLE.float() * is_kept_NL[..., None]
+            return self.spectrum.cells(kept, grid)
 
     def _kept(self, latents_NLE: Tensor, token_counts: TokenCounts, generator: torch.Generator | None) -> Tensor | None:
         """(N, Q) bool, the prefix that each picture keeps; None where all are kept.

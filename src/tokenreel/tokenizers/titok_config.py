@@ -27,6 +27,7 @@ class TiTokConfig:
         blocks: how the blocks of both are built.
         quantizer: any of ``quantize``.
         nested_dropout: in training each picture keeps a random prefix of its queries, so that any prefix decodes.
+        spectral_channels: G of a ``Spectrum``, from which ``start_spectral`` starts the tokens; None: none. Needs FSQ.
     """
 
     image_size: tuple[int, int]
@@ -37,6 +38,7 @@ class TiTokConfig:
     quantizer: QuantizerConfig
     blocks: BlockOptions = field(default_factory=BlockOptions)
     nested_dropout: bool = False
+    spectral_channels: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch_size", check_patch_size(self.patch_size))
@@ -49,6 +51,8 @@ class TiTokConfig:
             raise InputError(f"num_queries must be at least 1, or None for one token a patch, got {self.num_queries}")
         if self.nested_dropout and self.num_queries is None:
             raise InputError("nested_dropout needs num_queries: the tokens of patches have no order to cut")
+        if self.spectral_channels is not None and (self.num_queries is None or self.spectral_channels < 1):
+            raise InputError("spectral_channels must be at least 1 and needs num_queries, or be None")
         for stack in (self.encoder, self.decoder):
             stack.transformer(self.blocks)
 

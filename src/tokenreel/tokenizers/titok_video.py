@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenreel.errors import InputError, MismatchError
 from tokenreel.quantize import build_quantizer
@@ -23,8 +23,9 @@ from tokenreel.types import Grid, Layout, Tokens
 from .base import Reconstruction
 from .counts import MOST_TOKENS, checked_counts
 from .learned import LearnedTokenizer
+from .spectrum import Spectrum
 from .titok_video_config import SIZES, TiTokVideoConfig
-from .titok_video_pack import Analysis, Piece, Synthesis, in_order, in_passes, patches_of, videos_of
+from .titok_video_pack import Analysis, Piece, Synthesis, alike, in_order, in_passes, patches_of, videos_of
 from .titok_video_stream import TiTokVideoDecoder, TiTokVideoEncoder
 
 __all__ = ["TiTokVideo", "TiTokVideoConfig"]
@@ -47,7 +48,7 @@ class TiTokVideo(LearnedTokenizer):
     config_type: ClassVar[type[Any]] = TiTokVideoConfig
     sizes: ClassVar[Mapping[str, TiTokVideoConfig]] = SIZES
     summary: ClassVar[str] = "TiTok-Video: packed clips of any size to any number of 1-D tokens; FSQ and M-RoPE"
-    encoder_parts: ClassVar[tuple[str, ...]] = ("analysis", "quantizer")
+    encoder_parts: ClassVar[tuple[str, ...]] = ("analysis", "quantizer", "spectrum")
     papers: ClassVar[tuple[str, ...]] = ("2406.07550", "2309.15505", "2409.12191", "2501.10064")
 
     config: TiTokVideoConfig
@@ -58,6 +59,16 @@ class TiTokVideo(LearnedTokenizer):
         values, width = 3 * prod(config.patch_size), self.quantizer.codebook_dim
         self.analysis = Analysis(config.encoder.transformer(config.blocks), config.max_extents, values, width)
         self.synthesis = Synthesis(config.decoder.transformer(config.blocks), config.max_extents, values, width)
+
+        self.spectrum: Spectrum | None = None
+        if config.spectral_channels is not None:
+            self.spectrum = Spectrum(
+                num_tokens=config.spectral_tokens,
+                channels=config.spectral_channels,
+                patch_values=values,
+                quantizer=self.quantizer,
+            )
+            self.from_cells = nn.Linear(config.spectral_channels, config.decoder.dim, bias=False)
 
     @property
     def quantizer_size(self) -> int:
@@ -110,7 +121,7 @@ class TiTokVideo(LearnedTokenizer):
         with self.running():
             for chosen in in_passes(pieces, _ROWS_AT_ONCE):
                 taken = [pieces[index] for index in chosen]
-                latents_QE = self.analysis(patches_of([segments[index] for index in chosen], self.patch_size), taken)
+                latents_QE = self._latents(patches_of([segments[index] for index in chosen], self.patch_size), taken)
                 if not latents_QE.isfinite().all():
                     raise InputError("the encoder's latents are not finite; are the weights damaged?")
                 found = self.quantizer(latents_QE).ids.cpu().numpy()
@@ -149,7 +160,7 @@ class TiTokVideo(LearnedTokenizer):
             for chosen in in_passes(pieces, _ROWS_AT_ONCE):
                 taken = [pieces[index] for index in chosen]
                 found = np.concatenate([ids_Q[index] for index in chosen]).astype(np.int64)
-                patches_NP = self.synthesis(self.quantizer.codes(torch.from_numpy(found).to(self.device)), taken)
+                patches_NP = self._patches(self.quantizer.codes(torch.from_numpy(found).to(self.device)), taken)
                 parts = videos_of(patches_NP.float().clamp_(-1, 1), taken, self.patch_size)
                 for index, part in zip(chosen, parts):
                     videos[index] = part.cpu()
@@ -201,7 +212,7 @@ class TiTokVideo(LearnedTokenizer):
         (order,) = in_passes(pieces, sum(piece.num_rows for piece in pieces))
         taken = [pieces[index] for index in order]
         patches_NP = patches_of([segments[index] for index in order], self.patch_size)
-        latents_QE = self.analysis(patches_NP, taken, generator)
+        latents_QE = self._latents(patches_NP, taken, generator)
         latents_QE = in_order(latents_QE, [piece.token_count for piece in taken], _inverse(order))
         quantized = self.quantizer(latents_QE, generator=generator)
         rows = self._synthesised(quantized.codes, pieces, generator)
@@ -214,6 +225,54 @@ class TiTokVideo(LearnedTokenizer):
             aux=quantized.aux_losses,
         )
 
+    def _latents(self, patches_NP: Tensor, pieces: Sequence[Piece], generator: torch.Generator | None = None) -> Tensor:
+        """Patches of pieces end to end -> latents (Q, E), float32."""
+        latents_QE: Tensor = self.analysis(patches_NP, pieces, generator)
+        if self.spectrum is None:
+            return latents_QE
+        patches = torch.split(patches_NP, [piece.num_patches for piece in pieces])
+        parts = list(torch.split(latents_QE, [piece.token_count for piece in pieces]))
+        with torch.autocast(latents_QE.device.type, enabled=False):
+            for piece, places in alike(pieces):
+                found_BQE = self.spectrum.latents(
+                    torch.stack([patches[place] for place in places]),
+                    torch.stack([parts[place] for place in places]),
+                    piece[:3],
+                    self.quantizer,
+                )
+                for place, found_QE in zip(places, found_BQE):
+                    parts[place] = found_QE
+        return torch.cat(parts)
+
+    def _patches(self, codes_QE: Tensor, pieces: Sequence[Piece], generator: torch.Generator | None = None) -> Tensor:
+        """Codes of pieces end to end -> patches (N, P)."""
+        if self.spectrum is None:
+            patches_NP: Tensor = self.synthesis(codes_QE, pieces, generator)
+            return patches_NP
+        parts = torch.split(codes_QE, [piece.token_count for piece in pieces])
+        cells: list[Any] = [None] * len(pieces)
+        with torch.autocast(codes_QE.device.type, enabled=False):
+            for piece, places in alike(pieces):
+                found_BNG = self.spectrum.cells(torch.stack([parts[place] for place in places]), piece[:3])
+                for place, found_NG in zip(places, found_BNG):
+                    cells[place] = found_NG
+            cells_NG = torch.cat(cells)
+            drawn_NP = self.spectrum.patches(cells_NG)
+        patches_NP = self.synthesis(codes_QE, pieces, generator, start_ND=self.from_cells(cells_NG))
+        return patches_NP + drawn_NP
+
+    @torch.no_grad()
+    def start_spectral(self, videos: Sequence[Tensor]) -> None:
+        """Become the transform codec that suits segments of these videos (3, T, H, W): see ``spectrum``."""
+        if self.spectrum is None:
+            raise InputError("start_spectral needs a tokenizer with spectral_channels")
+        segments, pieces = self._cut(self.checked_videos(videos), [1] * len(videos))
+        clips = [(patches_of([part], self.patch_size), piece[:3]) for part, piece in zip(segments, pieces)]
+        self.spectrum.start(clips, self.quantizer)
+        for layer in (self.analysis.project, self.synthesis.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
     def _synthesised(
         self, codes_QE: Tensor, pieces: Sequence[Piece], generator: torch.Generator | None
     ) -> list[Tensor]:
@@ -223,7 +282,7 @@ class TiTokVideo(LearnedTokenizer):
         (order,) = in_passes(kept, sum(piece.num_rows for piece in kept))
         codes = torch.cat([parts[index][: kept[index].token_count] for index in order])
         taken = [kept[index] for index in order]
-        videos = videos_of(self.synthesis(codes, taken, generator).float(), taken, self.patch_size)
+        videos = videos_of(self._patches(codes, taken, generator).float(), taken, self.patch_size)
         return [videos[place] for place in _inverse(order)]
 
     def _kept(self, pieces: Sequence[Piece], generator: torch.Generator | None) -> list[Piece]:

@@ -22,7 +22,18 @@ from tokenreel.nn.initial import drawn
 from tokenreel.nn.rotary import Rotary, Rotation, grid_positions
 from tokenreel.types import PatchSize
 
-__all__ = ["Analysis", "Piece", "Synthesis", "in_order", "in_passes", "patches_of", "rotation_of", "run", "videos_of"]
+__all__ = [
+    "Analysis",
+    "Piece",
+    "Synthesis",
+    "alike",
+    "in_order",
+    "in_passes",
+    "patches_of",
+    "rotation_of",
+    "run",
+    "videos_of",
+]
 
 _START = 0.02
 _KEPT_ROWS = 4_096  # of a piece whose table of rotations is kept: 1 MiB at most
@@ -81,6 +92,18 @@ def in_order(values_N: Tensor, lengths: Sequence[int], order: Sequence[int]) -> 
         return values_N
     parts = torch.split(values_N, list(lengths))
     return torch.cat([parts[index] for index in order])
+
+
+def alike(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, list[int]]]:
+    """Each kind of piece, and where it stands.
+
+    >>> list(alike([Piece(1, 1, 1, 1), Piece(1, 2, 2, 1), Piece(1, 1, 1, 1)]))[0]
+    (Piece(t=1, h=1, w=1, token_count=1), [0, 2])
+    """
+    found: dict[Piece, list[int]] = {}
+    for index, piece in enumerate(pieces):
+        found.setdefault(piece, []).append(index)
+    yield from found.items()
 
 
 def patches_of(segments: Sequence[Tensor], patch_size: PatchSize) -> Tensor:
@@ -260,9 +283,17 @@ class Synthesis(nn.Module):
         self.stack = PackedStack(config, max_extents)
         self.head = nn.Linear(config.dim, patch_values)
 
-    def forward(self, codes_QE: Tensor, pieces: Sequence[Piece], generator: torch.Generator | None = None) -> Tensor:
-        """(Q, E) -> (N, P)."""
+    def forward(
+        self,
+        codes_QE: Tensor,
+        pieces: Sequence[Piece],
+        generator: torch.Generator | None = None,
+        *,
+        start_ND: Tensor | None = None,
+    ) -> Tensor:
+        """(Q, E) -> (N, P); ``start_ND`` is added to what every patch starts as."""
         masks_ND = self.mask_D.expand(sum(piece.num_patches for piece in pieces), -1)
+        masks_ND = masks_ND if start_ND is None else masks_ND + start_ND.to(masks_ND.dtype)
         x_ND = self.stack(masks_ND, self.project(codes_QE), pieces, tokens=False, generator=generator)
         patches_NP: Tensor = self.head(x_ND)
         return patches_NP

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenreel.quantize import batch_usage
-from tokenreel.tokenizers import CViViT
+from tokenreel.tokenizers import CViViT, TiTok, TiTokVideo
 
 from .adversarial_pair import AdversarialPair
 from .batches import Batch, BatchStream
@@ -23,6 +23,8 @@ from .runtime import Runtime
 __all__ = ["Autoencode", "start_linear_path"]
 
 _FIRST_BATCHES = 16
+_FIRST_BATCHES_OF_MANY = 80  # for as many transforms
+_FIRST_BATCHES_OF_ROWS = 48  # a clip has many patches, but only one spectrum
 
 Pair = tuple[Tensor, Tensor]
 
@@ -30,11 +32,13 @@ Pair = tuple[Tensor, Tensor]
 class Autoencode:
     """``Losses`` of a tokenizer's reconstruction, its quantizer's losses, and the critic's term where there is one.
 
+    ``passes`` are numbers of passes of a predictive tokenizer (``CViViT.forward``), one drawn for each batch.
+
     Packed batches are compared clip size by clip size; each size weighs as many clips as it has.
     """
 
-    def __init__(self, losses: Losses, critic: AdversarialPair | None = None) -> None:
-        self.losses = losses
+    def __init__(self, losses: Losses, critic: AdversarialPair | None = None, *, passes: Sequence[int] = ()) -> None:
+        self.losses, self.passes = losses, tuple(passes)
         self.critic: nn.Module | None = critic
 
     def __call__(self, model: nn.Module, batch: Batch, *, step: int, generator: torch.Generator) -> Step:
@@ -42,6 +46,9 @@ class Autoencode:
         options: dict[str, Any] = {}
         if batch.token_counts is not None:
             options["token_counts"] = batch.token_counts.tolist()
+        if self.passes:
+            drawn = torch.randint(len(self.passes), (), generator=generator, device=generator.device)
+            options["passes"] = self.passes[int(drawn)]
         videos = _on(batch.videos, generator.device)
         out = model(videos, generator=generator, **options)
         pairs = _pairs(out.video, videos)
@@ -83,12 +90,19 @@ class Autoencode:
 
 
 def start_linear_path(model: nn.Module, batches: BatchStream, runtime: Runtime) -> None:
-    """Start a tokenizer with a linear path as the codec that fits its first batches; the same on all processes."""
-    if not isinstance(model, CViViT) or not model.config.linear_path:
+    """Start a tokenizer that has a linear path or a spectrum as the codec that fits its first batches.
+
+    The same on all processes.
+    """
+    if isinstance(model, CViViT) and (model.config.linear_path or model.transforms is not None):
+        start, count = model.start_linear, _FIRST_BATCHES if model.transforms is None else _FIRST_BATCHES_OF_MANY
+    elif isinstance(model, TiTok | TiTokVideo) and model.spectrum is not None:
+        start, count = model.start_spectral, _FIRST_BATCHES_OF_ROWS
+    else:
         return
-    model.start_linear([video for number in range(_FIRST_BATCHES) for video in batches.batch(number).videos])
-    for parameter in model.parameters():
-        runtime.share(parameter)
+    start([video for number in range(count) for video in batches.batch(number).videos])
+    for tensor in (*model.parameters(), *model.buffers()):
+        runtime.share(tensor)
 
 
 def _pairs(ours: Tensor | tuple[Tensor, ...], theirs: Tensor | tuple[Tensor, ...]) -> list[Pair]:

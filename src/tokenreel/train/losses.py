@@ -26,7 +26,7 @@ from .term import Term, check_weight
 
 __all__ = ["TERMS", "LossConfig", "Losses"]
 
-TERMS = ("l1", "l2", "charbonnier", "temporal", "haar", "random", "lpips", "gram")
+TERMS = ("l1", "l2", "charbonnier", "first", "temporal", "haar", "random", "lpips", "gram")
 """The terms of ``LossConfig``, in the order in which they are added."""
 
 
@@ -36,6 +36,8 @@ class LossConfig:
 
     Attributes:
         l1, l2, charbonnier: differences of pixels, see ``pixels``.
+        first: L2 once more of the first frames alone. A tokenizer that codes the first frame by itself learns pictures
+            from it only, and among many frames it hardly counts.
         temporal: differences of temporal differences (flicker).
         haar: L1 of Haar details, see ``frequency``.
         random: features of a fixed random network, see ``features``.
@@ -53,6 +55,7 @@ class LossConfig:
     l1: Term | None = None
     l2: Term | None = None
     charbonnier: Term | None = None
+    first: Term | None = None
     temporal: Term | None = None
     haar: Term | None = None
     random: Term | None = None
@@ -158,6 +161,9 @@ class Losses(nn.Module):
             "haar": lambda ours, theirs: haar_loss(ours, theirs, config.haar_levels),
         }
         values = {name: frames_mean(way(ours, theirs), valid_frames) for name, way in ways.items() if name in weights}
+        if "first" in weights:
+            valid = None if valid_frames is None else valid_frames[:, :1]
+            values["first"] = frames_mean(l2(ours[:, :, :1], theirs[:, :, :1]), valid)
         if "temporal" in weights:
             values["temporal"] = frames_mean(temporal(ours, theirs), neighbours_valid(valid_frames))
         return values

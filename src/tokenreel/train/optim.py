@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from tokenreel.errors import InputError
+
+from .muon import Float32Muon
 
 __all__ = ["Average", "OptimConfig", "factor_at", "make_optimizers"]
 
@@ -26,7 +28,10 @@ class OptimConfig:
     Attributes:
         lr: the highest learning rate.
         kind: ``adamw`` (arXiv 1711.05101) for all; ``muon`` (orthogonalised momentum) for the matrices of transformer
-            blocks, at the update size of AdamW (arXiv 2502.16982, eq. 4), AdamW for the rest.
+            blocks, at the update size of AdamW (arXiv 2502.16982, eq. 4), AdamW for the rest. On CPUs it
+            orthogonalises in float32, see ``muon``.
+        rates: learning rates of some parts over ``lr``, by how the names of their parameters begin: what starts as a
+            good codec wants slower steps than what starts at random.
         betas: of AdamW.
         weight_decay: of matrices; vectors (biases, norms, tokens) and positions have none.
         warmup_steps: linear from 0.
@@ -38,6 +43,7 @@ class OptimConfig:
 
     lr: float
     kind: Kind = "adamw"
+    rates: Mapping[str, float] = field(default_factory=dict)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.05
     warmup_steps: int = 100
@@ -51,6 +57,8 @@ class OptimConfig:
             raise InputError(
                 f"OptimConfig needs lr > 0, weight_decay and warmup_steps >= 0 and final_share in [0, 1], got {self}"
             )
+        if any(not rate >= 0 for rate in self.rates.values()):
+            raise InputError(f"OptimConfig.rates must be at least 0, got {dict(self.rates)}")
         if self.kind not in get_args(Kind):
             raise InputError(f"OptimConfig.kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -77,31 +85,51 @@ def make_optimizers(module: nn.Module, config: OptimConfig) -> list[torch.optim.
     learned = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     if not learned:
         raise InputError("there is nothing to learn: every parameter is frozen")
-    inner = [p for name, p in learned if config.kind == "muon" and p.ndim == 2 and f".{_KEPT}." in f".{name}"]
-    chosen = {id(parameter) for parameter in inner}
-    rest = [(name, p) for name, p in learned if id(p) not in chosen]
-    decayed = [p for name, p in rest if _is_decayed(name, p)]
-    spared = [p for name, p in rest if not _is_decayed(name, p)]
-    groups = [
-        {"params": params, "weight_decay": decay}
-        for params, decay in ((decayed, config.weight_decay), (spared, 0.0))
-        if params
-    ]
+
+    def rate_of(name: str) -> float:
+        return next((rate for part, rate in config.rates.items() if name.startswith(part)), 1.0)
+
+    for part in config.rates:
+        if not any(name.startswith(part) for name, _ in module.named_parameters()):
+            raise InputError(f"OptimConfig.rates names {part!r}, but no parameter's name begins so")
     optimizers: list[torch.optim.Optimizer] = []
-    if groups:
+    inner = [(name, p) for name, p in learned if _is_muons(name, p, config)]
+    rest = [(name, p) for name, p in learned if not _is_muons(name, p, config)]
+    if rest:
+        groups = [
+            {"params": params, "weight_decay": config.weight_decay if is_decayed else 0.0, "max_lr": config.lr * rate}
+            for (is_decayed, rate), params in _grouped(rest, lambda name, p: (_is_decayed(name, p), rate_of(name)))
+        ]
         optimizers.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True))
     if inner:
-        optimizers.append(_muon(inner, config))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["max_lr"] = config.lr
+        groups = [
+            {"params": params, "max_lr": config.lr * rate}
+            for rate, params in _grouped(inner, lambda name, _: rate_of(name))
+        ]
+        optimizers.append(_muon(groups, config))
     return optimizers
 
 
-def _muon(parameters: list[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+def _is_muons(name: str, parameter: Tensor, config: OptimConfig) -> bool:
+    return config.kind == "muon" and parameter.ndim == 2 and f".{_KEPT}." in f".{name}"
+
+
+def _grouped(
+    parameters: Iterable[tuple[str, nn.Parameter]], key: Callable[[str, nn.Parameter], Any]
+) -> list[tuple[Any, list[nn.Parameter]]]:
+    """Parameters of one key together, in order."""
+    groups: dict[Any, list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        groups.setdefault(key(name, parameter), []).append(parameter)
+    return list(groups.items())
+
+
+def _muon(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    if all(type(one.data) is Tensor and one.device.type == "cpu" for group in groups for one in group["params"]):
+        return Float32Muon(groups, lr=config.lr, weight_decay=config.weight_decay)
     if not hasattr(torch.optim, "Muon"):
         raise InputError(f"optim.kind=muon needs torch 2.9 or later, this is {torch.__version__}; say adamw")
-    return torch.optim.Muon(parameters, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return torch.optim.Muon(groups, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
 
 
 def _is_decayed(name: str, parameter: Tensor) -> bool:

@@ -1,0 +1,411 @@
+"""The spectral start: cosines, exact analysis, prefixes, refinement, grids, and the two tokenizers that use it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from tokenreel.errors import InputError
+from tokenreel.quantize import FSQ, FSQConfig, LFQConfig, VQConfig, build_quantizer
+from tokenreel.tokenizers.configs import Stack
+from tokenreel.tokenizers.spectrum import Spectrum, _cosines
+from tokenreel.tokenizers.titok import TiTok, TiTokConfig
+from tokenreel.tokenizers.titok_video import TiTokVideo, TiTokVideoConfig
+
+torch.set_num_threads(1)
+
+STACK = Stack(dim=32, depth=1, num_heads=2, head_dim=16, mlp_dim=48)
+PICTURES = TiTokConfig(
+    image_size=(16, 16),
+    patch_size=(1, 4, 4),
+    num_queries=12,
+    encoder=STACK,
+    decoder=STACK,
+    quantizer=FSQConfig(levels=(9, 7, 5)),
+    nested_dropout=True,
+    spectral_channels=8,
+)
+CLIPS = TiTokVideoConfig(
+    patch_size=(2, 4, 4),
+    encoder=STACK,
+    decoder=STACK,
+    quantizer=FSQConfig(levels=(9, 7, 5)),
+    token_count=12,
+    max_frames=4,
+    max_extents=(32, 8, 8, 8),
+    nested_dropout=True,
+    spectral_channels=8,
+    spectral_tokens=10,
+)
+QUANTIZER = FSQ(PICTURES.quantizer)  # type: ignore[arg-type]
+GRID = (2, 3, 4)
+VALUES = 12
+CPU = torch.device("cpu")
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def shades(*size: int, seed: int = 0) -> Tensor:
+    """(3, T, H, W): a few slow waves of random colour, the slower the stronger."""
+    grids = torch.meshgrid(*((torch.arange(n) + 0.5) / n for n in size), indexing="ij")
+    video = torch.zeros(3, *size)
+    for wave in product(range(2), range(3), range(3)):
+        strength = drawn(3, seed=100 * seed + 9 * wave[0] + 3 * wave[1] + wave[2]) * 0.35 / (1 + sum(wave)) ** 1.5
+        cosines = [torch.cos(math.pi * k * grid) for k, grid in zip(wave, grids)]
+        video += strength[:, None, None, None] * cosines[0] * cosines[1] * cosines[2]
+    return video.clamp(-1, 1)
+
+
+def patches_of(video_CTHW: Tensor, size: tuple[int, int, int] = (1, 2, 2)) -> tuple[Tensor, tuple[int, int, int]]:
+    pt, ph, pw = size
+    patches = rearrange(video_CTHW, "C (t pt) (h ph) (w pw) -> (t h w) (pt ph pw C)", pt=pt, ph=ph, pw=pw)
+    return patches, (video_CTHW.shape[1] // pt, video_CTHW.shape[2] // ph, video_CTHW.shape[3] // pw)
+
+
+def spectrum(*, num_tokens: int = 20, channels: int = 6, values: int = VALUES) -> Spectrum:
+    return Spectrum(num_tokens=num_tokens, channels=channels, patch_values=values, quantizer=QUANTIZER)
+
+
+@cache
+def _fitted(num_tokens: int) -> Spectrum:
+    made = spectrum(num_tokens=num_tokens)
+    made.start([patches_of(shades(2, 6, 8, seed=seed)) for seed in range(40)], QUANTIZER)
+    return made
+
+
+def error_of(made: Spectrum, videos: list[Tensor], tokens: int, *, deepest: int = 9) -> float:
+    """Mean squared error of clips coded by the spectrum alone, from the first tokens, refined no deeper than asked."""
+    errors = []
+    for video in videos:
+        patches_NP, grid = patches_of(video)
+        latents = made.latents(patches_NP[None], torch.zeros(1, made.num_tokens, 3), grid, QUANTIZER)
+        codes = QUANTIZER(latents).codes * (made.depth_QE <= deepest)
+        errors.append((made.patches(made.cells(codes[:, :tokens], grid))[0] - patches_NP).square().mean())
+    return float(torch.stack(errors).mean().detach())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 24])
+def test_cosines_are_orthogonal_with_mean_square_1(size: int) -> None:
+    table = _cosines(size, CPU)
+    torch.testing.assert_close(table @ table.T / size, torch.eye(size), rtol=0, atol=1e-6)
+    n = np.arange(size)
+    for wave in range(1, size):
+        expected = math.sqrt(2) * np.cos(math.pi * wave * (2 * n + 1) / (2 * size))
+        np.testing.assert_allclose(table[wave].numpy(), expected, atol=1e-5)
+    assert torch.equal(table[0], torch.ones(size))
+
+
+@torch.no_grad()
+def test_all_waves_unrounded_give_the_clip_back() -> None:
+    t, h, w = GRID
+    made = spectrum(num_tokens=t * h * w * VALUES // 3, channels=VALUES)
+    made.start([(drawn(24, VALUES, seed=seed), GRID) for seed in range(5)], QUANTIZER)
+    made.place_QE.copy_(torch.arange(t * h * w * VALUES).view(-1, 3))
+    made.depth_QE.zero_()
+    made.waves_F3.fill_(1 << 30)
+    made.waves_F3[:24] = torch.tensor(list(product(range(t), range(h), range(w))))
+    made.inward_QE.fill_(0.7)
+    made.outward_QE.fill_(1 / 0.7)
+    patches = drawn(3, 24, VALUES, seed=9)
+    latents = made.latents(patches, torch.zeros(3, made.num_tokens, 3), GRID, QUANTIZER)
+    torch.testing.assert_close(made.patches(made.cells(latents, GRID)), patches, rtol=1e-4, atol=1e-5)
+    # Each number is the mean of its wave times its channel, by sums over cells.
+    phi = [_cosines(n, CPU) for n in GRID]
+    channels = made.analyse(patches).unflatten(1, GRID)
+    for index, (a, b, c) in enumerate(product(range(t), range(h), range(w))):
+        expected = torch.einsum("bthwg,t,h,w->bg", channels, phi[0][a], phi[1][b], phi[2][c]) / 24
+        found = latents.flatten(1)[:, index * VALUES : (index + 1) * VALUES]
+        torch.testing.assert_close(found, 0.7 * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unstarted_one_adds_nothing() -> None:
+    made, more = spectrum(), drawn(2, 20, 3)
+    patches = drawn(2, 24, VALUES)
+    assert torch.equal(made.latents(patches, more, GRID, QUANTIZER), more)
+    cells = made.cells(drawn(2, 20, 3), GRID)
+    assert cells.shape == (2, 24, 6)
+    assert not cells.any()
+    assert not made.patches(cells).any()
+
+
+def test_each_prefix_is_a_better_picture_than_a_shorter_one() -> None:
+    videos = [shades(2, 6, 8, seed=seed) for seed in range(50, 60)]
+    errors = [error_of(_fitted(20), videos, tokens) for tokens in (0, 1, 2, 4, 8, 14, 20)]
+    assert all(after < before for before, after in pairwise(errors)), errors
+    assert errors[-1] < errors[0] / 20
+    assert errors[2] < errors[0] / 2
+
+
+def test_no_tokens_are_the_mean_patch() -> None:
+    made = _fitted(20)
+    flat = made.patches(made.cells(torch.zeros(1, 0, 3), GRID))
+    assert torch.equal(flat, made.synthesise.bias.expand_as(flat))
+
+
+def test_strong_waves_are_told_again_and_finer() -> None:
+    made, videos = _fitted(20), [shades(2, 6, 8, seed=seed) for seed in range(50, 60)]
+    assert int(made.depth_QE.max()) >= 1
+    errors = [error_of(made, videos, 20, deepest=depth) for depth in range(int(made.depth_QE.max()) + 1)]
+    assert all(after < before for before, after in pairwise(errors)), errors
+
+
+@torch.no_grad()
+def test_a_later_number_codes_what_an_earlier_one_left() -> None:
+    made = _fitted(20)
+    patches, more = drawn(2, 24, VALUES) / 3, drawn(2, 20, 3, seed=1) / 10
+    latents = made.latents(patches, more, GRID, QUANTIZER)
+    codes = QUANTIZER(latents).codes
+    phi_FN = torch.einsum(
+        "ft,fh,fw->fthw",
+        *(
+            torch.where((made.waves_F3[:, k] < n)[:, None], _cosines(n, CPU)[made.waves_F3[:, k].clamp(max=n - 1)], 0.0)
+            for k, n in enumerate(GRID)
+        ),
+    ).flatten(1)
+    waves_BX = (torch.einsum("fn,bng->bfg", phi_FN, made.analyse(patches)) / 24).flatten(1)
+    told: dict[int, Tensor] = {}
+    seen = set()
+    for depth in range(int(made.depth_QE.max()) + 1):
+        for q, e in (made.depth_QE == depth).nonzero().tolist():
+            place = int(made.place_QE[q, e])
+            assert (place, depth) not in seen
+            assert depth == 0 or (place, depth - 1) in seen
+            seen.add((place, depth))
+            left = waves_BX[:, place] - told.get(place, torch.zeros(2))
+            expected = more[:, q, e] + made.inward_QE[q, e] * left
+            torch.testing.assert_close(latents[:, q, e], expected, rtol=1e-4, atol=1e-4)
+            told[place] = told.get(place, torch.zeros(2)) + codes[:, q, e] * made.outward_QE[q, e]
+
+
+def test_a_number_is_told_by_no_earlier_token_than_what_it_refines() -> None:
+    made = _fitted(20)
+    first: dict[tuple[int, int], int] = {}
+    for q, e in product(range(20), range(3)):
+        first[int(made.place_QE[q, e]), int(made.depth_QE[q, e])] = q
+    assert all(first[place, depth - 1] <= q for (place, depth), q in first.items() if depth > 0)
+
+
+def test_stronger_waves_come_earlier() -> None:
+    made = _fitted(20)
+    deviation = 1 / made.inward_QE.detach()[made.depth_QE == 0]  # up to the spread, 0.4 to 1.1
+    assert float(deviation[:6].min()) > float(deviation[-6:].max())
+
+
+def test_numbers_past_all_waves_say_nothing() -> None:
+    """24 cells of one channel hold 24 waves, told 4 times at most; 60 tokens have 180 numbers."""
+    made = spectrum(num_tokens=60, channels=1)
+    clips = [patches_of(shades(2, 6, 8, seed=seed)) for seed in range(40)]
+    made.start(clips, QUANTIZER)
+    silent = made.depth_QE < 0
+    assert int((~silent).sum()) == 96
+    assert not made.outward_QE[silent].any()
+    assert not made.inward_QE[silent].any()
+    codes = QUANTIZER(drawn(1, 60, 3)).codes
+    assert torch.equal(made.cells(codes, GRID), made.cells(codes * ~silent, GRID))
+    short = spectrum(num_tokens=32, channels=1)
+    short.start(clips, QUANTIZER)
+    videos = [shades(2, 6, 8, seed=seed) for seed in range(50, 54)]
+    assert error_of(made, videos, 60) == pytest.approx(error_of(short, videos, 32), rel=1e-4)
+
+
+def test_a_second_start_forgets_the_first() -> None:
+    made = spectrum()
+    made.start([patches_of(shades(2, 4, 4, seed=seed) + drawn(3, 2, 4, 4, seed=seed)) for seed in range(9)], QUANTIZER)
+    made.start([patches_of(shades(2, 6, 8, seed=seed)) for seed in range(40)], QUANTIZER)
+    expected = _fitted(20).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in made.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [(1, 6, 8), (2, 4, 12), (4, 10, 2), (1, 2, 2), (3, 60, 60)])
+def test_grids_of_other_sizes_work(size: tuple[int, int, int]) -> None:
+    made, videos = _fitted(20), [shades(*size, seed=seed) for seed in range(50, 54)]
+    errors = [error_of(made, videos, tokens) for tokens in (0, 20)]
+    assert math.isfinite(errors[1])
+    assert errors[1] < errors[0] / 3
+
+
+def test_waves_that_a_grid_is_too_small_for_are_silent() -> None:
+    made, grid = _fitted(20), (1, 2, 1)
+    fits_F = (made.waves_F3 < torch.tensor(grid)).all(1)
+    silent_QE = ~fits_F[made.place_QE // made.channels]
+    assert 0 < int(silent_QE.sum()) < silent_QE.numel()
+    more = drawn(1, 20, 3)
+    latents = made.latents(drawn(1, 2, VALUES), more, grid, QUANTIZER)
+    at_depth_0 = silent_QE & (made.depth_QE == 0)
+    assert torch.equal(latents[0][at_depth_0], more[0][at_depth_0])
+    codes = QUANTIZER(drawn(1, 20, 3)).codes
+    torch.testing.assert_close(made.cells(codes, grid), made.cells(codes * ~silent_QE, grid), rtol=0, atol=0)
+
+
+def test_tokens_past_the_last_get_nothing_and_fewer_are_a_prefix() -> None:
+    made, patches, more = _fitted(20), drawn(1, 24, VALUES), drawn(1, 25, 3)
+    latents = made.latents(patches, more, GRID, QUANTIZER)
+    assert torch.equal(latents[:, 20:], more[:, 20:])
+    torch.testing.assert_close(made.latents(patches, more[:, :7], GRID, QUANTIZER), latents[:, :7])
+    codes = QUANTIZER(latents).codes
+    assert torch.equal(made.cells(codes, GRID), made.cells(codes[:, :20], GRID))
+
+
+@pytest.mark.parametrize("config", [VQConfig(codebook_size=16, codebook_dim=4), LFQConfig(codebook_dim=4)])
+def test_other_quantizers_are_refused(config: Any) -> None:
+    with pytest.raises(InputError, match="needs FSQ"):
+        Spectrum(num_tokens=4, channels=2, patch_values=12, quantizer=build_quantizer(config))
+    with pytest.raises(InputError, match="needs FSQ"):
+        TiTok(replace(PICTURES, quantizer=config))
+    with pytest.raises(InputError, match="needs FSQ"):
+        TiTokVideo(replace(CLIPS, quantizer=config))
+
+
+# The tokenizers.
+
+CONFIGS: dict[str, tuple[Any, Any]] = {"titok": (TiTok, PICTURES), "titok_video": (TiTokVideo, CLIPS)}
+FILM = [shades(2, 16, 16, seed=seed) for seed in range(30)]
+SIZES = [(2, 16, 16), (1, 13, 18), (5, 16, 20), (2, 16, 16), (1, 3, 2)]
+
+
+@cache
+def _tokenizer(name: str) -> Any:
+    family, config = CONFIGS[name]
+    made = family.untrained(config, seed=0)
+    made.start_spectral(FILM)
+    return made
+
+
+@pytest.fixture(params=CONFIGS)
+def started(request: pytest.FixtureRequest) -> Any:
+    return _tokenizer(request.param)
+
+
+def videos() -> list[Tensor]:
+    return [shades(*size, seed=60 + seed) for seed, size in enumerate(SIZES)]
+
+
+def test_sizes_are_kept_and_pictures_are_near(started: Any) -> None:
+    tokens = started.encode(videos())
+    for video, item, decoded in zip(videos(), tokens, started.decode(tokens), strict=True):
+        assert decoded.shape == video.shape
+        assert item.num_tokens == started.num_tokens_of(item.size)
+        assert float(decoded.abs().max()) <= 1
+    decoded = started.decode(started.encode(FILM))
+    error = torch.stack([(one - other).square().mean() for one, other in zip(decoded, FILM)]).mean()
+    assert error < torch.stack(FILM).var() / 10
+
+
+def test_a_batch_is_one_by_one(started: Any) -> None:
+    tokens = started.encode(videos())
+    for video, item, decoded in zip(videos(), tokens, started.decode(tokens), strict=True):
+        (alone,) = started.encode([video])
+        np.testing.assert_array_equal(alone.ids_L, item.ids_L)
+        torch.testing.assert_close(started.decode([item])[0], decoded, rtol=1e-5, atol=1e-5)
+
+
+def test_every_token_more_is_a_better_picture(started: Any) -> None:
+    errors = []
+    for count in (1, 2, 4, 8):
+        decoded = started.decode(started.encode(FILM, token_counts=count))
+        errors.append(sum(float((one - other).square().mean()) for one, other in zip(decoded, FILM)))
+    assert all(after < before for before, after in pairwise(errors)), errors
+
+
+def test_a_shorter_row_is_a_prefix(started: Any) -> None:
+    (whole,), (short,) = started.encode(FILM[:1]), started.encode(FILM[:1], token_counts=5)
+    np.testing.assert_array_equal(short.ids_L.reshape(-1, 5), whole.ids_L.reshape(-1, 12)[:, :5])
+
+
+def test_nested_dropout_decodes_prefixes(started: Any) -> None:
+    batch = torch.stack(FILM[:8])
+    with torch.no_grad():
+        started.train()
+        one, two = (started(batch, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1))
+        other = started(batch, generator=torch.Generator().manual_seed(2))
+        started.eval()
+        whole = started(batch)
+    assert torch.equal(one.video, two.video)
+    assert torch.equal(one.ids, other.ids)
+    assert torch.equal(one.ids, whole.ids)
+    assert not torch.equal(one.video, other.video)
+    assert (whole.video - batch).square().mean() < (one.video - batch).square().mean()
+
+
+def test_forward_is_what_encode_and_decode_do(started: Any) -> None:
+    (tokens,) = started.encode(FILM[:1])
+    with torch.no_grad():
+        out = started.eval()(FILM[0][None])
+    np.testing.assert_array_equal(out.ids.flatten().numpy(), tokens.ids_L)
+    torch.testing.assert_close(out.video[0].clamp(-1, 1), started.decode([tokens])[0], rtol=1e-5, atol=1e-5)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path, started: Any) -> None:
+    started.save_pretrained(tmp_path / "m")
+    loaded = type(started).from_pretrained(tmp_path / "m")
+    assert loaded.fingerprint == started.fingerprint
+    assert torch.equal(loaded.spectrum.place_QE, started.spectrum.place_QE)
+    tokens = started.encode(FILM[:2])
+    for item, again in zip(tokens, loaded.encode(FILM[:2])):
+        np.testing.assert_array_equal(item.ids_L, again.ids_L)
+    for one, other in zip(loaded.decode(tokens), started.decode(tokens)):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_start_is_a_function_of_its_clips(name: str) -> None:
+    family, config = CONFIGS[name]
+    again = family.untrained(config, seed=0)
+    before = again.fingerprint
+    again.start_spectral(FILM)
+    assert again.fingerprint == _tokenizer(name).fingerprint != before
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_unstarted_the_spectrum_is_silent_and_learns(name: str) -> None:
+    family, config = CONFIGS[name]
+    made = family.untrained(config, seed=0)
+    plain = family.untrained(replace(config, spectral_channels=None), seed=0)
+    plain.load_state_dict(
+        {key: value for key, value in made.state_dict().items() if not key.startswith(("spectrum", "from_cells"))}
+    )
+    for item, expected in zip(made.encode(videos()), plain.encode(videos())):
+        np.testing.assert_array_equal(item.ids_L, expected.ids_L)
+    started = _tokenizer(name).train()
+    batch = torch.stack(FILM[:4])
+    started.zero_grad()
+    (started(batch, generator=torch.Generator().manual_seed(0)).video - batch).square().mean().backward()
+    for key, parameter in started.spectrum.named_parameters():
+        assert parameter.grad is not None, key
+        assert float(parameter.grad.abs().max()) > 0, key
+    started.zero_grad(set_to_none=True)
+    started.eval()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_a_spectrum_there_is_nothing_to_start(name: str) -> None:
+    family, config = CONFIGS[name]
+    with pytest.raises(InputError, match="needs a tokenizer with spectral_channels"):
+        family.untrained(replace(config, spectral_channels=None), seed=0).start_spectral(FILM[:1])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("titok", {"spectral_channels": 0}),
+        ("titok", {"num_queries": None, "nested_dropout": False}),
+        ("titok_video", {"spectral_channels": 0}),
+        ("titok_video", {"spectral_tokens": 0}),
+    ],
+)
+def test_bad_options_are_refused(name: str, changes: dict[str, Any]) -> None:
+    family, config = CONFIGS[name]
+    with pytest.raises(InputError, match="spectral_channels"):
+        family(replace(config, **changes))
