@@ -52,7 +52,7 @@ def test_without_a_recipe_it_lists_them() -> None:
 
 def test_help_has_examples() -> None:
     text = CliRunner().invoke(app, ["train", "--help"]).stdout
-    assert text.count("Example:") == 5
+    assert text.count("Example:") == 6
     assert "--resume" in text
 
 
@@ -155,6 +155,7 @@ def test_the_live_line() -> None:
     assert text == "step 7/10  loss 0.2500  21.50 dB  3.20 clips/s  900 tokens/s  data 3 %  1 min 15 s left"
     del values["psnr_db"]
     assert command._line_text({**values, "bad_steps": 2}, None).endswith("data 3 %  2 bad")
+    assert "loss 0.2500  37.5 % right  3.20 clips/s" in command._line_text({**values, "accuracy": 0.375}, None)
 
 
 def test_a_terminal_sees_one_line_rewritten(

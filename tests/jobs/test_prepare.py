@@ -20,6 +20,7 @@ from tokenreel.media.frames import Selection
 from tokenreel.media.pixels import resize
 from tokenreel.media.read import read
 from tokenreel.media.write import write
+from tokenreel.render import caption, draw_scene, labels, render_clip
 from tokenreel.types import Clip
 
 EXACT = PixelSpec(quality=None)
@@ -164,6 +165,21 @@ def test_the_command_says_what_it_did(media, tmp_path):
     assert PixelManifest.read(tmp_path / "out").spec == PixelSpec(short_side=16, quality=None)
     done = CliRunner().invoke(app, [str(media), "-o", str(tmp_path / "more"), "--fps", "0"])
     assert "4 clips, 19 frames in 1 shards" in done.stdout
+
+
+def test_rendered_scenes_have_captions_and_attributes(tmp_path):
+    result = prepare_pixels(["rendered:3,5,16,24"], tmp_path / "out", spec=EXACT)
+    assert (result.clips, result.frames) == (3, 15)
+    for number, one in enumerate(open_collection(tmp_path / "out")):
+        scene = draw_scene(number)
+        assert one.caption == caption(scene, number)
+        assert {name: one.meta[name] for name in labels(scene)} == labels(scene)
+        clip = one.clip()
+        assert clip.fps == 8.0
+        np.testing.assert_array_equal(clip.frames_THWC, render_clip(scene, 5, 16, 24).frames_THWC)
+    for wrong in ("rendered", "rendered:", "rendered:0", "rendered:2,3,4,5,6", "rendered:many"):
+        with pytest.raises(InputError, match="rendered:COUNT,FRAMES,HEIGHT,WIDTH"):
+            prepare_pixels([wrong], tmp_path / "more")
 
 
 def test_the_page_on_preparing_data_runs(capsys):

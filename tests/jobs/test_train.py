@@ -384,6 +384,18 @@ def test_only_what_can_change_may_change(tmp_path: Path, clips: Path) -> None:
     assert (again["resumed_from"], again["steps"], again["finished"]) == (6, 6, True)
 
 
+def test_a_run_begun_when_there_was_one_objective_goes_on(tmp_path: Path, clips: Path) -> None:
+    run(tmp_path, clips, "loop.steps=4")
+    path = tmp_path / "recipe.json"
+    about = json.loads(path.read_text())
+    assert about.pop("objective") == "autoencode"
+    path.write_text(json.dumps(about))
+    assert run(tmp_path, clips, "loop.steps=5", resume=True)["resumed_from"] == 4  # a warning would be an error
+    path.write_text(json.dumps({**about, "objective": "masked"}))
+    with pytest.raises(MismatchError, match="objective='masked'"):
+        run(tmp_path, clips, "loop.steps=6", resume=True)
+
+
 def test_an_interrupt_ends_with_a_checkpoint(tmp_path: Path, clips: Path) -> None:
     def on_line(values: dict[str, float]) -> None:
         if values["step"] == 3:

@@ -151,3 +151,21 @@ def test_an_adaptive_weight_is_measured_at_the_last_layer() -> None:
     plain = call(Autoencode(Losses(L1), critic_of()), Scaled(), batch_of((2, 8, 8)))
     rest = plain.loss - 0.5 * plain.metrics["adv_loss"]
     torch.testing.assert_close(step.loss, rest + 0.5 * step.metrics["adv_loss"] * step.metrics["adaptive_weight"])
+
+
+def test_passes_are_drawn_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    class Told(nn.Module):
+        codebook_size = 8
+
+        def forward(self, videos: Tensor, *, passes: int, generator: torch.Generator) -> Reconstruction:
+            seen.append(passes)
+            return Reconstruction(videos * 0.5, videos, videos, torch.zeros(1, 4, dtype=torch.int64), {})
+
+    objective = Autoencode(Losses(LossConfig(l2=Term(weight=1.0))), passes=(0, 3))
+    batch = Batch(videos=torch.rand(1, 3, 1, 4, 4), token_counts=None, captions=(None,), sources=("x",), index=0)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(20):
+        objective(Told(), batch, step=step, generator=generator)
+    assert set(seen) == {0, 3}

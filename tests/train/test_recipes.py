@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from tokenreel.errors import FormatError, InputError
@@ -15,7 +17,7 @@ from tokenreel.jobs.train import dry_run, train
 from tokenreel.tokenizers import CViViT, load
 from tokenreel.tokenizers.learned import LearnedTokenizer
 from tokenreel.train.discriminator_style import StyleDiscriminatorConfig
-from tokenreel.train.recipes import load_recipe, recipe_names, recipe_title
+from tokenreel.train.recipes import OBJECTIVES, load_recipe, recipe_names, recipe_title
 from tokenreel.train.term import Term
 
 torch.set_num_threads(1)
@@ -43,6 +45,15 @@ BATCHES = {
     "packed": ["num_frames=[4, 8]", "size=[24, 32]", "token_counts=[2, 4]", "budget=64"],
 }
 RUN = ["loop.steps=1", "loop.look_every=0", "loop.accumulate=1", "data.num_workers=0"]
+
+
+def trains(name: str) -> str:
+    """The objective of a recipe that ships."""
+    text = (resources.files("tokenreel") / "recipes" / f"{name}.yaml").read_text()
+    return str(yaml.safe_load(text).get("objective", "autoencode"))
+
+
+TOKENIZERS = [name for name in recipe_names() if trains(name) == "autoencode"]
 
 
 def tiny_cvivit(folder: Path) -> Path:
@@ -79,7 +90,7 @@ def lpips_weights(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_every_recipe_is_stepped_once(name: str, tmp_path: Path) -> None:
     init = tiny_cvivit(tmp_path / "init")
     weights = lpips_weights(tmp_path / "lpips.safetensors")
@@ -104,8 +115,6 @@ def test_every_recipe_is_stepped_once(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_says_what_it_is(name: str) -> None:
-    from importlib import resources
-
     text = (resources.files("tokenreel") / "recipes" / f"{name}.yaml").read_text()
     header = [line for line in text.splitlines() if line.startswith("#")]
     assert recipe_title(name) == header[0].removeprefix("# ")
@@ -147,12 +156,23 @@ def test_every_recipe_says_what_it_is(name: str) -> None:
         ("loop.steps", "written field=value"),
         ("loop.steps=[1", "is not YAML"),
         ("name.first=1", "which has no field 'first'"),
+        ("objective=guess", "objective must be one of autoencode, masked"),
+        ("objective=[masked]", "objective must be one of"),
+        ("objectve=masked", "did you mean objective?"),
+        ("objective=masked", "there is no field losses"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_field(change: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         load_recipe("tiny-cvivit", overrides=["name=x", change], data=["rendered"])
     assert message in str(caught.value)
+
+
+def test_every_objective_has_its_parts() -> None:
+    from tokenreel.jobs.train import PARTS
+
+    assert PARTS.keys() == OBJECTIVES.keys()
+    assert {trains(name) for name in recipe_names()} <= OBJECTIVES.keys()
 
 
 def test_short_forms_and_plain_types() -> None:

@@ -1,4 +1,4 @@
-"""``tokenreel train``: a recipe to a trained tokenizer."""
+"""``tokenreel train``: a recipe to a trained model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def train(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", "-d", help="Folder, file or pixel shards to learn from, or 'rendered'; repeatable."),
+        typer.Option("--data", "-d", help="Folder, file or shards to learn from, or 'rendered'; repeatable."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the run (runs/NAME).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
@@ -37,10 +37,10 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a tokenizer on your own clips. Stopped at any moment, --resume goes on exactly.
+    """Train a tokenizer on your own clips, or a generator on token shards. Stopped at any moment, --resume goes on.
 
     Without a recipe: what there is. The folder of the run gets checkpoints/, metrics.jsonl, tensorboard/, pictures/
-    and, at the end, tokenizer/, which every other command takes.
+    and, at the end, tokenizer/ or generator/, which other commands take.
 
     Example: [bold]tokenreel train tiny-cvivit --data clips/ loop.steps=500[/bold]
 
@@ -49,6 +49,8 @@ def train(
     Example: [bold]tokenreel train tiny-cvivit --data clips/ loop.steps=1000 --resume[/bold]
 
     Example: [bold]tokenreel train decoder-sharp --data clips/ model.init=runs/tiny-cvivit/tokenizer[/bold]
+
+    Example: [bold]tokenreel train tiny-maskgit --data token_shards/[/bold]
 
     Example: [bold]torchrun --nproc-per-node 8 -m tokenreel.cli.main train cvivit-base --data shards/[/bold]
     """
@@ -109,7 +111,7 @@ def _result_sentence(result: Mapping[str, Any]) -> str:
     if not result["finished"]:
         notes += "; --resume goes on"
     state = "trained" if result["finished"] else "stopped"
-    return f"{result['tokenizer']}: {state} after {result['steps']} steps, {result['seconds']:.0f} s{notes}"
+    return f"{result[result['trained']]}: {state} after {result['steps']} steps, {result['seconds']:.0f} s{notes}"
 
 
 class _Line:
@@ -145,6 +147,8 @@ def _line_text(values: Mapping[str, float], left_seconds: float | None) -> str:
     parts = [f"step {int(values['step'])}/{int(values['steps'])}", f"loss {values['loss']:.4f}"]
     if "psnr_db" in values:
         parts.append(f"{values['psnr_db']:.2f} dB")
+    if "accuracy" in values:
+        parts.append(f"{100 * values['accuracy']:.1f} % right")
     parts.append(f"{values['clips_per_second']:.2f} clips/s")
     parts.append(f"{values['tokens_per_second']:.0f} tokens/s")
     parts.append(f"data {100 * values['data_wait_share']:.0f} %")

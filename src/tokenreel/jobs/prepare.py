@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
@@ -23,6 +24,7 @@ from tokenreel.data.collection import Collection
 from tokenreel.data.example import Example
 from tokenreel.data.facts import split_name
 from tokenreel.data.opening import open_collection
+from tokenreel.data.payload import ArrayPayload
 from tokenreel.data.pixel_manifest import ClipEntry, PixelManifest, PixelSpec
 from tokenreel.data.pixel_shards import PixelReader
 from tokenreel.data.pixel_write import PixelWriter, encode_picture
@@ -30,6 +32,8 @@ from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.media.frames import Selection
 from tokenreel.media.info import steady_fps
 from tokenreel.media.pixels import resize
+from tokenreel.render import caption, draw_scene, labels, render_clip
+from tokenreel.types import Clip
 
 from .ahead import ahead
 from .progress import Progress, silent
@@ -38,6 +42,7 @@ __all__ = ["Prepared", "prepare_pixels"]
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
+_RENDERED, _SCENE_FPS = "rendered", 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +90,8 @@ def prepare_pixels(
     A clip longer than ``spec.max_seconds``, or than a shard has room for, becomes several of one group.
 
     Args:
-        sources: what ``open_collection`` opens: files, folders, tables, tars, npz.
+        sources: what ``open_collection`` opens: files, folders, tables, tars, npz; or ``rendered:1000``, that many
+            captioned scenes drawn by the project (``rendered:1000,17,64,64``: frames, height, width of each).
         spec: how the frames are made; 256 pixels, 15 frames a second, webp of quality 90 by default.
         split: which split of the sources; with ``all`` each clip keeps the split whose folder it came from.
         shard_bytes: no file is larger.
@@ -130,6 +136,9 @@ def prepare_pixels(
 
 
 def _opened(source: str | os.PathLike[str], split: str) -> Collection:
+    name, colon, options = str(source).partition(":")
+    if name == _RENDERED and not Path(source).exists():
+        return CaptionedScenes(*_numbers(options if colon else ""))
     is_npz = str(source).lower().endswith(".npz")  # the one kind that cannot give all its splits
     return open_collection(source, split=None if is_npz and split == "all" else split)
 
@@ -146,6 +155,60 @@ def _examples(
             except (InputError, OSError) as error:
                 yield first + at, f"{collection.name}:{collection.key(at)}", error
         first += len(collection)
+
+
+class CaptionedScenes(Collection):
+    """Scenes of the captioned world by number, each with one of its captions; a scene is a function of its number.
+
+    Args:
+        num_examples: how many.
+        num_frames, height, width: of a clip.
+    """
+
+    def __init__(self, num_examples: int, num_frames: int = 17, height: int = 64, width: int = 64) -> None:
+        super().__init__(f"{_RENDERED}:{num_examples}")
+        self._num_examples, self._size = num_examples, (num_frames, height, width)
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def key(self, index: int) -> str:
+        """``scene-17``, by its number."""
+        return f"scene-{index}"
+
+    def _example(self, index: int) -> Example:
+        name = f"{_RENDERED}/{self.key(index)}"
+        payload = _ScenePayload(load=partial(self._pixels, index), name=name)
+        return Example(key=self.key(index), source=name, payload=payload, **self._facts(index))
+
+    def _facts(self, index: int) -> dict[str, Any]:
+        scene = draw_scene(index)
+        return {"caption": caption(scene, index), "meta": labels(scene)}
+
+    def _pixels(self, index: int) -> Pixels:
+        return render_clip(draw_scene(index), *self._size).frames_THWC
+
+
+class _ScenePayload(ArrayPayload):
+    """A drawn clip, with the times of its frames."""
+
+    def clip(self, selection: Selection, size: Any) -> Clip:
+        """The chosen frames."""
+        clip = super().clip(selection, size)
+        return replace(clip, pts_seconds=clip.pts_seconds / _SCENE_FPS, fps=_SCENE_FPS)
+
+
+def _numbers(options: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in options.split(",")]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 4 or min(numbers) < 1:
+        raise InputError(
+            f"rendered scenes are asked for as rendered:COUNT or rendered:COUNT,FRAMES,HEIGHT,WIDTH, each at least 1, "
+            f"such as rendered:1000,17,64,64; got {_RENDERED}:{options}"
+        )
+    return numbers
 
 
 class _Packed(NamedTuple):

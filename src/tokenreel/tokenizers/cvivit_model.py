@@ -161,6 +161,7 @@ class Factorised(nn.Module):
     def _within_windows(self, x_BthwD: Tensor, window: int) -> Tensor:
         """As ``_within_steps`` of a large grid: every second block's windows stand half a window further."""
         x_NhwD = x_BthwD.flatten(0, 1)
+        known: dict[tuple[int, int], dict[str, Any]] = {}  # places of windows of each size, the same in every block
         for index, block in enumerate(self.spatial.blocks):
             shift = window // 2 if index % 2 else 0
             rows = []
@@ -171,7 +172,9 @@ class Factorised(nn.Module):
                     part_NhwD = row_NhwD[:, :, left : left + side_w * count_w]
                     sides = {"a": side_h, "b": side_w}
                     x_MSD = rearrange(part_NhwD, "N (h a) (w b) D -> (N h w) (a b) D", **sides)
-                    x_MSD = block(x_MSD, **self._places(side_h, side_w, x_MSD.device))
+                    if (side_h, side_w) not in known:
+                        known[side_h, side_w] = self._places(side_h, side_w, x_MSD.device)
+                    x_MSD = block(x_MSD, **known[side_h, side_w])
                     parts.append(rearrange(x_MSD, "(N h w) (a b) D -> N (h a) (w b) D", h=count_h, w=count_w, **sides))
                 rows.append(torch.cat(parts, dim=2))
             x_NhwD = torch.cat(rows, dim=1)

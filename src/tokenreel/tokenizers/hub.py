@@ -10,7 +10,10 @@ from typing import Any
 
 from tokenreel.errors import InputError
 
-__all__ = ["is_hub_id", "pretrained_folder", "pretrained_names", "resolved"]
+__all__ = ["DEFAULT", "is_hub_id", "pretrained_folder", "pretrained_names", "resolved"]
+
+DEFAULT = "video-fsq"
+"""What commands use where no tokenizer is named."""
 
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
 _SHIPPED_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -43,7 +46,8 @@ def resolved(source: str, name: str, **download: Any) -> Path:
     """The local path of one file of a model: of a folder, of a name that ships, or of a hub id.
 
     Raises:
-        InputError: neither a folder with that file, nor a name that ships, nor a repository that can be reached; nothing else is tried.
+        InputError: neither a folder with that file, nor a name that ships, nor a repository that can be reached;
+        nothing else is tried.
     """
     path = Path(source) / name
     if path.is_file():

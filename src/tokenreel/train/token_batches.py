@@ -1,0 +1,370 @@
+"""Batches of token records for training a generator: captions and labels beside ids, images and video mixed, resumable.
+
+::
+
+    with TokenStream([Source(data="shards")], TokenBatchConfig(batch_size=8), seed=0, num_workers=1) as stream:
+        for batch in stream: ...             # endless; batch.ids_BL on batch.grid, nothing is decoded
+        state = stream.state_dict()          # at any moment; load_state_dict goes on with the next batch
+
+Letters: B records, L tokens of the common grid (t, h, w), l tokens of one record.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenreel.data.collection import Collection
+from tokenreel.errors import InputError, MismatchError, TokenReelWarning
+from tokenreel.generate.maskgit_batch import padded
+from tokenreel.types import Grid, Tokens
+
+from .batches import Broken
+from .mixing import Mix, Source
+from .token_batches_config import TokenBatchConfig
+from .token_batches_origin import TokenOrigin
+
+__all__ = ["TokenBatch", "TokenBatchConfig", "TokenStream"]
+
+_VERSION = 1
+_TRIES = 64
+_CUT = 5
+_AHEAD = 2  # batches that each thread may be ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenBatch:
+    """Records to learn from.
+
+    Attributes:
+        ids_BL: int64 (B, L), 0 where padded.
+        grid: of all rows.
+        valid_mask: bool (B, L), True = real; None where all are.
+        captions: of each record, or None.
+        labels: of each record, the number of its class, or None.
+        sources: where each record came from, for messages.
+        index: the number of the batch in its stream.
+    """
+
+    ids_BL: Tensor
+    grid: Grid
+    valid_mask: Tensor | None
+    captions: tuple[str | None, ...]
+    labels: tuple[int | None, ...]
+    sources: tuple[str, ...]
+    index: int
+
+    def __post_init__(self) -> None:
+        if self.ids_BL.ndim != 2 or self.ids_BL.dtype != torch.int64 or not len(self.ids_BL):
+            raise InputError(
+                f"TokenBatch.ids_BL must be int64 (B, L), got {self.ids_BL.dtype} {tuple(self.ids_BL.shape)}"
+            )
+        if self.ids_BL.shape[1] != self.grid.num_cells:
+            raise InputError(f"TokenBatch has {self.ids_BL.shape[1]} ids a row, its grid {self.grid} other cells")
+        if self.valid_mask is not None and self.valid_mask.shape != self.ids_BL.shape:
+            raise InputError(f"TokenBatch.valid_mask must be {tuple(self.ids_BL.shape)}, got {self.valid_mask.shape}")
+        if not len(self.captions) == len(self.labels) == len(self.sources) == len(self):
+            raise InputError(f"TokenBatch has {len(self)} records, but not as many captions, labels and sources")
+
+    @property
+    def num_tokens(self) -> int:
+        """That are real."""
+        return self.ids_BL.numel() if self.valid_mask is None else int(self.valid_mask.sum())
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """The same on a device."""
+        valid_mask = None if self.valid_mask is None else self.valid_mask.to(device, non_blocking=True)
+        return replace(self, ids_BL=self.ids_BL.to(device, non_blocking=True), valid_mask=valid_mask)
+
+    def __len__(self) -> int:
+        return len(self.ids_BL)
+
+    def __repr__(self) -> str:
+        return f"TokenBatch({self.index}: {len(self)} records on {self.grid})"
+
+
+class _Seen(NamedTuple):
+    ids_l: Tensor
+    grid: Grid
+    caption: str | None
+    label: int | None
+    source: str
+
+
+class _Made(NamedTuple):
+    number: int
+    batch: TokenBatch | None
+    broken: list[Broken]
+    error: InputError | None
+
+
+class TokenStream:
+    """Batches without end; the one of a number depends on (seed, number, rank) alone.
+
+    A record that cannot be read is replaced by the next of its source and named in one warning.
+
+    Args:
+        sources: folders of token shards or of token files, all of one tokenizer.
+        config: what batches are made of.
+        seed: of order and cuts.
+        rank, world_size: this process among those that share the sources.
+        num_workers: threads that read ahead; 0 reads where a batch is asked for.
+
+    Raises:
+        InputError: a source is empty, cannot be opened or holds no tokens. MismatchError: several tokenizers made them.
+
+    Attributes:
+        index: the number of the next batch.
+        origin: the tokenizer behind the ids, as far as the records tell.
+        broken: every broken record so far, each once.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        config: TokenBatchConfig,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        if world_size < 1 or not 0 <= rank < world_size or num_workers < 0:
+            raise InputError(
+                "rank must lie in [0, world_size) and num_workers be at least 0, got "
+                f"rank={rank}, world_size={world_size}, num_workers={num_workers}"
+            )
+        self.config, self.index = config, 0
+        self._mix = Mix(sources, seed=seed)
+        self._rank, self._world_size, self._num_workers = rank, world_size, num_workers
+        self._broken: dict[tuple[int, int], Broken] = {}
+        self._run = 0
+        self._threads: ThreadPoolExecutor | None = None
+        self.collections: list[Collection] = [
+            _of_tokens(found, source) for found, source in zip(self._mix.collections, self._mix.sources)
+        ]
+        firsts = [_first(one) for one in self.collections]
+        self.origin = TokenOrigin.of(firsts[0])
+        for one, first in zip(self.collections, firsts):
+            self.origin.check(first, one.name)
+        if config.has_cuts or any(source.is_single for source in sources):
+            self.origin.check_cuts()
+        self._classes: dict[Any, int] | None = None
+
+    @property
+    def broken(self) -> list[Broken]:
+        """Every broken record so far, each once."""
+        return list(self._broken.values())
+
+    @property
+    def label_names(self) -> tuple[Any, ...]:
+        """The classes of all sources, in the order of their numbers; whole numbers stand for themselves."""
+        names = {name for one in self.collections for name in one.label_names}
+        numbers = [name for name in names if isinstance(name, int) and name >= 0]
+        if names and len(numbers) == len(names):
+            return tuple(range(max(numbers) + 1))
+        return tuple(sorted(names, key=lambda name: (isinstance(name, str), name)))
+
+    def read_labels(self) -> tuple[Any, ...]:
+        """From now on batches carry labels; gives ``label_names``. Looks through all sources once.
+
+        Raises:
+            InputError: no record has a label.
+        """
+        names = self.label_names
+        if not names:
+            raise InputError(
+                f"no record of {', '.join(one.name for one in self.collections)} has a label; encode a folder with a "
+                "folder for each class, or a table with a column label"
+            )
+        self._classes = {name: number for number, name in enumerate(names)}
+        return names
+
+    def has_captions(self, num_records: int = 64) -> bool:
+        """Whether any of some records, spread over all sources, has a caption."""
+        for one in self.collections:
+            places = np.unique(np.linspace(0, len(one) - 1, min(num_records, len(one))).round().astype(int))
+            if any(one[place].caption for place in places.tolist()):
+                return True
+        return False
+
+    def batch(self, index: int) -> TokenBatch:
+        """Batch number ``index``, made here; the stream does not move.
+
+        Raises:
+            InputError: no record of a source can be read.
+        """
+        return self._handed(self._made(index))
+
+    def __iter__(self) -> Iterator[TokenBatch]:
+        """The batches from ``index`` on, without end.
+
+        Raises:
+            InputError: no record of a source can be read.
+        """
+        self.close()
+        run = self._run
+        for made in self._ahead(self.index):
+            if run != self._run:
+                raise InputError("this iteration has ended: the stream was closed, moved, or iterated anew meanwhile")
+            batch = self._handed(made)
+            self.index = made.number + 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, as JSON values: what was handed over counts, not what is read ahead."""
+        return {
+            "version": _VERSION,
+            "index": self.index,
+            "broken": [list(broken) for broken in self.broken],
+            **self._identity(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken; the number of workers may be another.
+
+        Raises:
+            MismatchError: the state is of other sources, another config, seed, number of ranks or version.
+        """
+        if state.get("version") != _VERSION:
+            raise MismatchError(f"the state of the batches has version {state.get('version')!r}, expected {_VERSION}")
+        for name, ours in self._identity().items():
+            if state.get(name) != ours:
+                raise MismatchError(
+                    f"the state of the batches was saved with {name}={state.get(name)!r}, this run has {ours!r}: the "
+                    "batches would be others; use the same data and options, or start without the state"
+                )
+        self.close()
+        self.index = int(state["index"])
+        noted = (Broken(*entry) for entry in state["broken"])
+        self._broken = {(one.source, one.number): one for one in noted}
+
+    def close(self) -> None:
+        """End iterations under way and the threads that read ahead."""
+        self._run += 1
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            self._threads = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _ahead(self, first: int) -> Iterator[_Made]:
+        if not self._num_workers:
+            yield from map(self._made, itertools.count(first))
+            return
+        threads = self._threads = ThreadPoolExecutor(self._num_workers, "tokens")
+        line: deque[Future[_Made]] = deque()
+        for index in itertools.count(first):
+            while len(line) < _AHEAD * self._num_workers:
+                line.append(threads.submit(self._made, index + len(line)))
+            yield line.popleft().result()
+
+    def _made(self, index: int) -> _Made:
+        """A batch; a function of its number, in whatever thread."""
+        broken: list[Broken] = []
+        size = self.config.batch_size
+        places = range(index * size, (index + 1) * size)
+        try:
+            seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
+        except InputError as error:
+            return _Made(index, None, broken, error)
+        batch = padded([one.ids_l for one in seen], [one.grid for one in seen])
+        made = TokenBatch(
+            ids_BL=batch.ids_BL,
+            grid=batch.grid,
+            valid_mask=batch.valid_mask,
+            captions=tuple(one.caption for one in seen),
+            labels=tuple(one.label for one in seen),
+            sources=tuple(one.source for one in seen),
+            index=index,
+        )
+        return _Made(index, made, broken, None)
+
+    def _seen(self, number: int, broken: list[Broken]) -> _Seen:
+        """The record at a place of the row; where it is broken, the next of its source that is not."""
+        place = self._mix.place(number)
+        collection = self.collections[place.source]
+        draw = np.random.default_rng((self._mix.seed, _CUT, number)).random()
+        is_image = self._mix.sources[place.source].is_single or draw < self.config.image_share
+        for record in itertools.islice(self._mix.examples(place), _TRIES):
+            try:
+                example = collection[record]
+                tokens = example.tokens()
+                self.origin.check(tokens, example.source)
+                ids_l, grid = self._cut(tokens, 1 if is_image else self.config.max_steps)
+                label = None if self._classes is None or example.label is None else self._classes[example.label]
+                return _Seen(ids_l, grid, example.caption, label, example.source)
+            except MismatchError:
+                raise
+            except (InputError, OSError) as error:
+                broken.append(Broken(place.source, record, collection.key(record), str(error)))
+        tried = min(_TRIES, len(collection))
+        raise InputError(
+            f"none of {tried} records of {collection.name} that were tried can be used; the last, {broken[-1].key}: "
+            f"{broken[-1].reason}"
+        )
+
+    def _cut(self, tokens: Tokens, steps: int | None) -> tuple[Tensor, Grid]:
+        """The first steps of a record on its grid."""
+        grid = self.origin.grid_of(tokens)
+        if steps is not None and steps < grid.t:
+            grid = Grid(t=steps, h=grid.h, w=grid.w)
+        return torch.from_numpy(tokens.ids_L[: grid.num_cells].astype(np.int64)), grid
+
+    def _handed(self, made: _Made) -> TokenBatch:
+        for one in made.broken:
+            if (one.source, one.number) not in self._broken:
+                self._broken[one.source, one.number] = one
+                warnings.warn(f"replaced the broken record {one.key}: {one.reason}", TokenReelWarning, stacklevel=3)
+        if made.batch is None:
+            raise made.error or InputError("no batch")
+        return made.batch
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "seed": self._mix.seed,
+            "world_size": self._world_size,
+            "config": self.config.as_json(),
+            "fingerprint": self.origin.fingerprint,
+            "sources": self._mix.identity(),
+        }
+
+
+def _of_tokens(found: Collection | None, source: Source) -> Collection:
+    if found is None:
+        raise InputError(
+            "rendered scenes are no tokens; draw and encode them first: tokenreel prepare rendered:1000 -o scenes/, "
+            "then tokenreel encode scenes/ -o shards/ --tokenizer FOLDER"
+        )
+    kind = found[0].kind
+    if kind != "tokens":
+        raise InputError(
+            f"{found.name} holds pixels, not tokens (its first example is of kind {kind}); encode it first: "
+            f"tokenreel encode {source.data} -o shards/ --tokenizer FOLDER"
+        )
+    return found
+
+
+def _first(collection: Collection) -> Tokens:
+    """The first record that can be read."""
+    reason = ""
+    for number in range(min(_TRIES, len(collection))):
+        try:
+            return collection[number].tokens()
+        except (InputError, OSError) as error:
+            reason = str(error)
+    raise InputError(f"no record of {collection.name} can be read; the last: {reason}")

@@ -1,0 +1,209 @@
+"""``tokenreel generate``: from shards to a video on untrained models, and one sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokened import tokenizer_in
+
+import tokenreel as tr
+from tokenreel.cli.main import run as main
+from tokenreel.generate import ByteTextConfig, MaskGIT, MaskGITConfig, TokenCritic, TokenCriticConfig
+from tokenreel.generate.maskgit_config import tied
+from tokenreel.generate.vocabulary import Vocabulary
+from tokenreel.samples import SAMPLE_CLIP
+from tokenreel.tokenizers import load
+from tokenreel.tokenizers.configs import Stack
+
+torch.set_num_threads(1)
+
+STACK = Stack(dim=32, depth=1, num_heads=2, head_dim=16, mlp_dim=32)
+CONFIG = MaskGITConfig(
+    vocabulary=Vocabulary(codebook_size=2, levels=(2,)),
+    stack=STACK,
+    extents=(3, 4, 4),
+    context_dim=16,
+    text=ByteTextConfig(stack=Stack(dim=16, depth=1, num_heads=1, head_dim=16, mlp_dim=16), max_bytes=60),
+    self_critic=True,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer and generators told by text, by a class and by nothing; the tokenizer lies within the first."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = load(tokenizer_in(folder / "tok"))
+    told = tied(CONFIG, tokenizer, levels=(400, 160))
+    MaskGIT.untrained(told).save_pretrained(folder / "model")
+    shutil.copytree(folder / "tok", folder / "model" / "tokenizer")
+    by_class = replace(told, context_dim=None, text=None, num_classes=3)
+    MaskGIT.untrained(by_class).save_pretrained(folder / "classes")
+    about = {"size": [16, 24], "num_frames": 5, "fps": 4.0, "labels": ["cat", "dog", "owl"]}
+    (folder / "classes" / "trained_on.json").write_text(json.dumps(about))
+    MaskGIT.untrained(replace(by_class, num_classes=None)).save_pretrained(folder / "free")
+    critic = TokenCriticConfig(vocabulary=told.vocabulary, stack=STACK, extents=(3, 4, 4), context_dim=16)
+    TokenCritic.untrained(critic).save_pretrained(folder / "critic")
+    return folder
+
+
+@pytest.fixture
+def say(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Runs the whole program in an empty folder; gives exit code and both outputs."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, model: str | None = "model") -> tuple[int, str, str]:
+        given = [] if model is None else ["--model", str(root / model)]
+        argv = [
+            "tokenreel",
+            "generate",
+            *words,
+            *given,
+            "--device",
+            "cpu",
+            *([] if "--steps" in words else ["--steps", "2"]),
+        ]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def frames(path: str) -> np.ndarray[Any, Any]:
+    return tr.read(path).frames_THWC
+
+
+def test_a_prompt_becomes_a_video_of_one_window(say: Any) -> None:
+    code, out, err = say("a red circle", "-o", "a.mp4")
+    assert (code, out.split(",")[0]) == (0, "a.mp4: 9 frames 32x32 at 8 fps")
+    assert err.splitlines()[0].startswith("scene 1 of 1  frame 0 of 9")
+    assert err.splitlines()[-1].startswith("scene 1 of 1  frame 9 of 9  1 windows")
+    assert frames("a.mp4").shape == (9, 32, 32, 3)
+
+
+def test_equal_seeds_are_equal_videos(say: Any) -> None:
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert say("a red circle", "-o", f"{name}.mkv", "--seed", seed, "-q") == (0, "", "")
+    assert np.array_equal(frames("a.mkv"), frames("b.mkv"))
+    assert not np.array_equal(frames("a.mkv"), frames("c.mkv"))
+
+
+def test_a_sheet_holds_the_videos_of_the_next_seeds(say: Any) -> None:
+    code, out, _ = say("x", "-o", "four.mkv", "--grid", "2x2", "--seed", "5", "--seconds", "0.5", "--json")
+    values = json.loads(out)
+    assert (code, values["videos"], values["frames"]) == (0, 4, 4)
+    say("x", "-o", "third.mkv", "--seed", "7", "--seconds", "0.5")
+    sheet, third = frames("four.mkv"), frames("third.mkv")
+    assert sheet.shape == (4, 66, 66, 3)
+    assert np.array_equal(sheet[:, 34:, :32], third)
+    assert (sheet[:, 32:34] == 255).all()
+
+
+def test_the_unmasking_is_shown(say: Any) -> None:
+    code, out, _ = say("x", "-o", "a.gif", "--show-steps", "steps.png", "--steps", "4")
+    assert code == 0
+    assert out.strip().endswith("; steps.png")
+    assert np.asarray(Image.open("steps.png")).std() > 10
+
+
+def test_a_storyboard_and_other_sizes(say: Any) -> None:
+    Path("s.yaml").write_text(
+        "{size: 24x16, fps: 4, window_frames: 5, steps: 2, scenes: [{prompt: a, seconds: 1}, {prompt: b, seconds: 2}]}"
+    )
+    code, out, _ = say("--storyboard", "s.yaml", "-o", "s.webp", "--fps", "2")
+    assert (code, out.split(",")[:2]) == (0, ["s.webp: 6 frames 24x16 at 2 fps", " 2 scenes"])
+    code, out, _ = say("a", "-o", "small.mkv", "--size", "16", "--window", "5")
+    assert "5 frames 16x16" in out
+
+
+def test_what_is_primed_goes_on(say: Any) -> None:
+    tr.write("start.mp4", tr.read(SAMPLE_CLIP, tr.Selection(max_frames=9)))
+    for name, more in (("on", ["--prime", "start.mp4"]), ("off", [])):
+        assert say("x", "-o", f"{name}.mkv", *more)[0] == 0
+    on, off = frames("on.mkv"), frames("off.mkv")
+    assert on.shape == off.shape == (9, 32, 32, 3)
+    assert not np.array_equal(on, off)
+    Image.fromarray(frames("start.mp4")[0]).save("still.png")
+    assert say("x", "-o", "still.mkv", "--prime", "still.png")[0] == 0
+
+
+def test_critics_and_orders(say: Any, root: Path) -> None:
+    code, out, _ = say("x", "-o", "a.mkv", "--critic", str(root / "critic"), "--json")
+    assert (code, json.loads(out)["order"]) == (0, "critic")
+    assert say("x", "-o", "b.mkv", "--order", "self_critic")[0] == 0
+    assert say("x", "-o", "c.mkv", "--order", "halton", "--temperature", "0", "--guidance", "1")[0] == 0
+
+
+def test_classes_and_nothing(say: Any, root: Path) -> None:
+    tokenizer = ["--tokenizer", str(root / "tok")]
+    code, out, _ = say("owl", "-o", "a.mkv", *tokenizer, model="classes")
+    assert (code, out.split(",")[0]) == (0, "a.mkv: 5 frames 24x16 at 4 fps")
+    assert say("2", "-o", "b.mkv", model="classes")[0] == 0  # its tokenizer is where it was when the ids were made
+    assert np.array_equal(frames("a.mkv"), frames("b.mkv"))
+    code, _, err = say("horse", "-o", "c.mkv", *tokenizer, model="classes")
+    assert (code, "the nearest classes are" in err) == (2, True)
+    assert say("anything", "-o", "d.mkv", *tokenizer, model="free")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "message"),
+    [
+        (["x"], None, "name a generator: --model FOLDER"),
+        (["  "], "model", "the prompt is empty"),
+        ([], "model", "neither came"),
+        (["x", "--storyboard", "s.yaml"], "model", "both came"),
+        (["x", "-o", "a.txt"], "model", "cannot write '.txt' files"),
+        (["x"], "nowhere", "nowhere"),
+        (["x"], "tok", "not a generator; name the folder of a generator"),
+        (["x", "-t", "raw"], "model", "raw"),
+        (["x", "-t", "OTHER"], "model", "was made for the ids of cvivit"),
+        (["x" * 99], "model", "at most 60 are read"),
+        (["x", "--order", "best"], "model", "order must be one of"),
+        (["x", "--grid", "3"], "model", "--grid must be rows x columns"),
+        (["x", "--grid", "0x1"], "model", "at least one row"),
+        (["x", "--prime", "none.mp4"], "model", "none.mp4"),
+        (["x", "--guidance", "2"], "free", "guidance"),
+        (["x", "--order", "critic"], "model", "needs a critic"),
+        (["x", "--size", "wide"], "model", "wide"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(
+    say: Any, root: Path, words: list[str], model: str | None, message: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    if "OTHER" in words:
+        tokenizer_in(other, seed=1)
+        words = [str(other) if word == "OTHER" else word for word in words]
+    given = words if "-o" in words else [*words, "-o", "a.mp4"]
+    more = ["-t", str(root / "tok")] if model == "free" else []
+    code, out, err = say(*given, *more, model=model)
+    assert (code, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir() if path != other] == []
+
+
+def test_a_generator_without_its_tokenizer(say: Any, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "model", tmp_path / "alone")
+    shutil.rmtree(tmp_path / "alone" / "tokenizer")
+    source = json.loads((tmp_path / "alone" / "config.json").read_text())["vocabulary"]["reference"]
+    assert str(root / "tok") in source
+    (root / "tok").rename(root / "away")
+    try:
+        code, _, err = say("x", "-o", "a.mp4", model=str(tmp_path / "alone"))
+        assert code == 2
+        assert "name it with --tokenizer" in err
+    finally:
+        (root / "away").rename(root / "tok")
+    assert say("x", "-o", "a.mp4", model=str(tmp_path / "alone"))[0] == 0

@@ -1,0 +1,211 @@
+"""Batches of tokens: what is in them, cuts in time, order, exact resume, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokened import shards_in
+
+import tokenreel as tr
+from tokenreel.errors import InputError, MismatchError, TokenReelWarning
+from tokenreel.jobs.prepare import CaptionedScenes
+from tokenreel.media.pixels import to_video
+from tokenreel.tokenizers import load
+from tokenreel.tokens.shards import ShardReader, ShardWriter
+from tokenreel.train.mixing import Source
+from tokenreel.train.token_batches import TokenBatch, TokenBatchConfig, TokenStream
+from tokenreel.types import Grid, Tokens
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six captioned clips of 9 x 32 x 32: shards, their pixels and their tokenizer."""
+    folder = tmp_path_factory.mktemp("tokens")
+    shards_in(folder)
+    return folder
+
+
+def stream(root: Path, *, seed: int = 0, rank: int = 0, world_size: int = 1, workers: int = 0, **config: Any) -> Any:
+    return TokenStream(
+        [Source(data=root / "shards")],
+        TokenBatchConfig(**{"batch_size": 2, **config}),
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        num_workers=workers,
+    )
+
+
+def assert_same(ours: TokenBatch, theirs: TokenBatch) -> None:
+    assert torch.equal(ours.ids_BL, theirs.ids_BL)
+    assert (ours.index, ours.grid, ours.captions, ours.sources) == (
+        theirs.index,
+        theirs.grid,
+        theirs.captions,
+        theirs.sources,
+    )
+
+
+def test_batches_hold_the_records_and_every_one_once_an_epoch(root: Path) -> None:
+    reader = ShardReader(root / "shards")
+    batches = list(itertools.islice(stream(root), 6))
+    assert [batch.index for batch in batches] == list(range(6))
+    for batch in batches:
+        assert batch.grid == Grid(t=3, h=4, w=4)
+        assert batch.valid_mask is None
+        assert batch.num_tokens == 2 * 48
+        for row, source in enumerate(batch.sources):
+            record = reader[int(source.rpartition(":")[2])]
+            assert np.array_equal(batch.ids_BL[row].numpy(), record.ids_L)
+            assert batch.captions[row] == record.meta["caption"]
+    for epoch in (batches[:3], batches[3:]):
+        assert len({source for batch in epoch for source in batch.sources}) == 6
+    assert [batch.sources for batch in batches[:3]] != [batch.sources for batch in batches[3:]]
+
+
+def test_what_is_cut_in_time_is_what_the_first_frames_become(root: Path) -> None:
+    tokenizer = load(root / "tok")
+    scenes = CaptionedScenes(6, 9, 32, 32)
+    for steps, frames in ((1, 1), (2, 5)):
+        batch = next(iter(stream(root, max_steps=steps, batch_size=6)))
+        assert batch.grid == Grid(t=steps, h=4, w=4)
+        for row, source in enumerate(batch.sources):
+            video = to_video(scenes[int(source.rpartition(":")[2])].array()[:frames])
+            assert np.array_equal(batch.ids_BL[row].numpy(), tokenizer.encode([video])[0].ids_L)
+
+
+def test_images_and_videos_stand_in_one_batch(root: Path) -> None:
+    batch = stream(root, image_share=0.5, batch_size=12).batch(0)
+    assert batch.valid_mask is not None
+    lengths = batch.valid_mask.sum(1)
+    assert set(lengths.tolist()) == {16, 48}
+    assert batch.num_tokens == lengths.sum()
+    assert bool(batch.valid_mask[:, :16].all())
+    only = TokenStream([Source(data=root / "shards", is_single=True)], TokenBatchConfig(batch_size=3)).batch(0)
+    assert only.grid == Grid(t=1, h=4, w=4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_exactly(root: Path, workers: int) -> None:
+    options = {"image_share": 0.3, "seed": 3}
+    whole = list(itertools.islice(stream(root, **options), 8))
+    with stream(root, workers=workers, **options) as first:
+        for _, batch in zip(range(3), first):
+            assert_same(batch, whole[batch.index])
+        state = json.loads(json.dumps(first.state_dict()))
+        assert state["index"] == 3
+    with stream(root, workers=2 - workers, **options) as second:
+        second.load_state_dict(state)
+        for batch in itertools.islice(second, 5):
+            assert_same(batch, whole[batch.index])
+        assert second.index == 8
+    assert_same(stream(root, **options).batch(6), whole[6])
+
+
+def test_ranks_share_an_epoch(root: Path) -> None:
+    seen = [
+        source
+        for rank in range(3)
+        for batch in itertools.islice(stream(root, rank=rank, world_size=3), 1)
+        for source in batch.sources
+    ]
+    assert len(set(seen)) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"seed": 1}, "seed"), ({"batch_size": 3}, "config"), ({"max_steps": 2}, "config"), ({"world_size": 2}, "world")],
+)
+def test_the_state_of_another_run_is_refused(root: Path, options: dict[str, Any], name: str) -> None:
+    state = stream(root).state_dict()
+    with pytest.raises(MismatchError, match=name):
+        stream(root, **options).load_state_dict(state)
+    with pytest.raises(MismatchError, match="version"):
+        stream(root).load_state_dict({**state, "version": 9})
+
+
+def test_an_iteration_ends_when_the_stream_moves(root: Path) -> None:
+    source = stream(root, workers=1)
+    running = iter(source)
+    next(running)
+    source.load_state_dict(source.state_dict())
+    with pytest.raises((InputError, RuntimeError)):
+        next(running)
+    source.close()
+
+
+def test_what_holds_no_tokens_is_refused_with_the_command(root: Path, tmp_path: Path) -> None:
+    config = TokenBatchConfig(batch_size=1)
+    with pytest.raises(InputError, match=r"holds pixels, not tokens .* tokenreel encode"):
+        TokenStream([Source(data=root / "scenes")], config)
+    with pytest.raises(InputError, match=r"tokenreel prepare rendered:1000"):
+        TokenStream([Source(data="rendered")], config)
+    shards_in(tmp_path, num_clips=2, seed=1)
+    with pytest.raises(MismatchError, match="encode all with one tokenizer"):
+        TokenStream([Source(data=root / "shards"), Source(data=tmp_path / "shards")], config)
+
+
+def record(number: int, **meta: Any) -> Tokens:
+    ids = np.full(8, number)
+    return Tokens(
+        ids_L=ids, layout="grid", grid=Grid(t=2, h=2, w=2), size=(2, 4, 4), codebook_size=16, tokenizer="x",
+        fingerprint="f", meta=meta,
+    )  # fmt: skip
+
+
+def written(folder: Path, records: list[Tokens]) -> Path:
+    one = records[0]
+    with ShardWriter(
+        folder, tokenizer=one.tokenizer, fingerprint=one.fingerprint, codebook_size=16, layout="grid"
+    ) as writer:
+        for tokens in records:
+            writer.write(tokens)
+    return folder
+
+
+def test_labels_are_numbered_in_order(tmp_path: Path) -> None:
+    names = ["b", "a", "c", "a"]
+    folder = written(tmp_path / "named", [record(n, label=name) for n, name in enumerate(names)])
+    found = TokenStream([Source(data=folder)], TokenBatchConfig(batch_size=4))
+    assert found.batch(0).labels == (None,) * 4
+    assert found.read_labels() == ("a", "b", "c")
+    batch = found.batch(0)
+    assert [("a", "b", "c")[label or 0] for label in batch.labels] == [names[int(ids[0])] for ids in batch.ids_BL]
+    numbered = written(tmp_path / "numbered", [record(0, label=5), record(1, label=2)])
+    assert TokenStream([Source(data=numbered)], TokenBatchConfig(batch_size=1)).read_labels() == tuple(range(6))
+    none = written(tmp_path / "none", [record(0)])
+    silent = TokenStream([Source(data=none)], TokenBatchConfig(batch_size=1))
+    assert not silent.has_captions()
+    with pytest.raises(InputError, match="has a label"):
+        silent.read_labels()
+
+
+def test_a_broken_record_is_replaced_and_named_once(tmp_path: Path) -> None:
+    for number in range(3):
+        tr.save_tokens(tmp_path / f"{number}.tokens", record(number, caption=str(number)))
+    whole = (tmp_path / "1.tokens").read_bytes()
+    (tmp_path / "1.tokens").write_bytes(whole[: len(whole) // 2])
+    found = TokenStream([Source(data=tmp_path)], TokenBatchConfig(batch_size=3))
+    with pytest.warns(TokenReelWarning, match=r"replaced the broken record .*1"):
+        batches = list(itertools.islice(found, 2))
+    assert {caption for batch in batches for caption in batch.captions} == {"0", "2"}
+    assert len(found.broken) == 1
+    again = TokenStream([Source(data=tmp_path)], TokenBatchConfig(batch_size=3))
+    again.load_state_dict(json.loads(json.dumps(found.state_dict())))
+    assert again.broken == found.broken
+
+
+def test_numbers_out_of_range_are_told() -> None:
+    for options, name in (({"batch_size": 0}, "batch_size"), ({"max_steps": 0}, "max_steps")):
+        with pytest.raises(InputError, match=name):
+            TokenBatchConfig(**{"batch_size": 1, **options})
+    with pytest.raises(InputError, match="image_share"):
+        TokenBatchConfig(batch_size=1, image_share=1.5)
