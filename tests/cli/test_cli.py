@@ -86,7 +86,7 @@ def test_check_exits_1_where_it_differs(tmp_path: Path) -> None:
 
 def test_encode_decode_inspect(tmp_path: Path) -> None:
     tokens = tmp_path / "a.tokens"
-    made = result_of("encode", CLIP, "-o", tokens, "--range", "1:2", "--size", "64", "--caption", "a wall")
+    made = result_of("encode", CLIP, "-o", tokens, "--range", "1:2", "--size", "64", "--caption", "a wall", "-t", "raw")
     assert (made["frames"], made["height"], made["width"]) == (15, 64, 114)
     facts = result_of("inspect", tokens, "--picture", tmp_path / "sheet.png")
     assert facts["kind"] == "tokens"
@@ -108,7 +108,7 @@ def test_inspect_knows_every_kind(tmp_path: Path) -> None:
 
 def test_bpe_goes_round(tmp_path: Path) -> None:
     tokens, merges, merged = tmp_path / "a.tokens", tmp_path / "m.json", tmp_path / "b.tokens"
-    result_of("encode", CLIP, "-o", tokens, "--max-frames", 2, "--size", 32)
+    result_of("encode", CLIP, "-o", tokens, "--max-frames", 2, "--size", 32, "-t", "raw")
     made = result_of("bpe", "train", tokens, "-o", merges, "--vocab-size", 300, "--no-boundaries")
     assert (made["merges"], made["interrupted"]) == (44, False)
     assert result_of("bpe", "encode", tokens, "-m", merges, "-o", merged)["merged_ids"] < made["ids"]  # type: ignore[operator]
@@ -129,7 +129,9 @@ def test_encode_many_files(tmp_path: Path) -> None:
     broken.write_text("no video")
     (tmp_path / "clips" / "good.mp4").write_bytes(SAMPLE_CLIP.read_bytes())
     with pytest.warns(TokenReelWarning, match="skipped"):
-        made = result_of("encode", tmp_path / "clips", CLIP, "-o", tmp_path / "shards", "--frames", 2, "--size", 32)
+        made = result_of(
+            "encode", tmp_path / "clips", CLIP, "-o", tmp_path / "shards", "--frames", 2, "--size", 32, "-t", "raw"
+        )
     assert made["records"] == 2
     assert [Path(item["source"]).name for item in made["skipped"]] == ["broken.mp4"]  # type: ignore[index,union-attr]
     facts = result_of("inspect", tmp_path / "shards", "--picture", tmp_path / "s.png")
@@ -159,7 +161,7 @@ def test_demo_leaves_its_files(tmp_path: Path) -> None:
         (["check", "none.safetensors"], "does not exist"),
         (["check", CLIP], "not a safetensors file"),
         (["restore", CLIP, "-o", "a.mp4"], "not a safetensors file"),
-        (["encode", CLIP, "-o", "a.tokens", "-t", "what"], "known names: raw"),
+        (["encode", CLIP, "-o", "a.tokens", "-t", "what"], "known names: video-fsq, raw"),
         (["decode", "none.tokens", "-o", "a.mp4"], "does not exist"),
         (["encode", CLIP, CLIP, "-o", "a.tokens"], "holds one clip"),
         (["encode", CLIP, "-o", "shards", "--caption", "x"], "--caption is for one file"),

@@ -41,7 +41,7 @@ def test_help_needs_no_numpy() -> None:
         ["patchify", "CLIP", "-o", "a.safetensors", "--frames", "2", "--embed", "linear", "--dim", "8"],
         ["check", "a.safetensors"],
         ["restore", "a.safetensors", "-o", "a.mkv"],
-        ["encode", "CLIP", "-o", "a.tokens"],
+        ["encode", "CLIP", "-o", "a.tokens", "--tokenizer", "raw"],
         ["decode", "a.tokens", "-o", "b.mkv"],
         ["inspect", "a.tokens", "--picture", "a.png"],
     ],

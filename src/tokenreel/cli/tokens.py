@@ -35,11 +35,22 @@ def encode(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .tokens file, or a folder for shards.", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .tokens file, or a folder for shards; by default the name of the one file with .tokens, here.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", "-t", help="A name (raw, raw:1,8,8) or a folder with config.json.")
-    ] = "raw",
+        str,
+        typer.Option(
+            "--tokenizer",
+            "-t",
+            help="A name (video-fsq, trained; raw or raw:1,8,8, lossless), a folder with config.json, or a hub id.",
+        ),
+    ] = "video-fsq",
     every: Every = 1,
     fps: Fps = None,
     frames: Frames = None,
@@ -59,7 +70,9 @@ def encode(
 ) -> None:
     """Video to a .tokens file, or many videos to a folder of token shards.
 
-    Example: [bold]tokenreel encode clip.mp4 -o clip.tokens[/bold]
+    Example: [bold]tokenreel encode clip.mp4[/bold]
+
+    Example: [bold]tokenreel encode clip.mp4 -o exact.tokens --tokenizer raw[/bold]
 
     Example: [bold]tokenreel encode clips/ more.csv -o shards/ --size 128[/bold]
     """
@@ -71,6 +84,10 @@ def encode(
         "device": device,
         "precision": precision_of(precision),
     }
+    if output is None:
+        if len(sources) != 1 or sources[0].is_dir():
+            raise InputError("many files become a folder of shards; name it: -o shards/")
+        output = Path(f"{sources[0].stem}.tokens")
     if output.suffix == ".tokens":
         _encode_one(sources, output, {**options, "caption": caption}, as_json, quiet)
         return

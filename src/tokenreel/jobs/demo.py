@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from tokenreel.jobs.encode import decode_file, encode_file
 from tokenreel.jobs.patchify import Patchified, patchify_file, restore_file
 from tokenreel.jobs.sequence import PatchSequence, SequenceConfig
 from tokenreel.jobs.sheet import save_picture, tour_picture
+from tokenreel.measure.psnr import psnr_db
 from tokenreel.media.frames import Selection, uniform_indices
 from tokenreel.media.read import open_media
 from tokenreel.samples import SAMPLE_CLIP
+from tokenreel.tokenizers.hub import DEFAULT
 
 __all__ = ["Step", "demo_steps"]
 
@@ -29,6 +32,9 @@ _SHOWN = 4
 _BPE_VOCABULARY = 8192
 _MOST_FRAMES = 150
 _MOST_PIXELS = 640 * 360
+_LEARNED_FRAMES = 61
+_LEARNED_SIDE = 192
+_LEARNED_PART = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +119,31 @@ def demo_steps(
     )
     yield _step("bpe", text, start, bpe_saves=round(saved, 3))
 
+    yield from _last_steps(source, folder, sequence, plain, error, bar)
+
+
+def _last_steps(
+    source: Path,
+    folder: Path,
+    sequence: Path,
+    plain: Patchified,
+    error: float,
+    bar: Callable[[str], AbstractContextManager[Any]],
+) -> Iterator[Step]:
+    """What leaves something to look at."""
     start = time.perf_counter()
     with bar("restore") as progress:
         path, frames = restore_file(sequence, folder / "restored.mp4", progress=progress)
     yield _step("restore", f"{path.name}: {frames} frames, {path.stat().st_size / 1e3:.0f} kB of H.264", start)
 
     start = time.perf_counter()
-    picture = _picture(source, sequence, plain, folder, [info.name, f"embedding inverted within {error:.1e}"])
+    with bar("learned") as progress:
+        told, learned = _learned(source, folder, progress)
+    yield _step("learned", told["sentence"], start, **told["values"])
+
+    start = time.perf_counter()
+    notes = [source.name, f"embedding inverted within {error:.1e}", told["short"]]
+    picture = _picture(source, sequence, plain, folder, notes, learned)
     yield _step("picture", f"{picture}: look at this first", start, picture=str(picture), folder=str(folder))
 
 
@@ -127,7 +151,45 @@ def _step(name: str, sentence: str, start: float, **values: Any) -> Step:
     return Step(name, sentence, time.perf_counter() - start, values)
 
 
-def _picture(source: Path, sequence: Path, plain: Patchified, folder: Path, notes: list[str]) -> Path:
+def _learned(source: Path, folder: Path, progress: Any) -> tuple[dict[str, Any], list[Any]]:
+    """The clip through the tokenizer that ships; a film of both side by side, and some decoded frames."""
+    from tokenreel.media.pixels import to_frames, to_video
+    from tokenreel.media.read import read
+    from tokenreel.media.write import write
+    from tokenreel.tokenizers import load
+
+    with open_media(source) as reader:
+        side = min(_LEARNED_SIDE, reader.info.height, reader.info.width)
+    clip = read(source, Selection(max_frames=_LEARNED_FRAMES), size=side)
+    coder = load(DEFAULT)
+    encoder, decoder = coder.encoder(), coder.decoder()
+    video, ids, parts = to_video(clip.frames_THWC), 0, []
+    for start in range(0, clip.num_frames, _LEARNED_PART):
+        for tokens in encoder.push(video[:, start : start + _LEARNED_PART]):
+            parts.append(tokens)
+        progress(min(start + _LEARNED_PART, clip.num_frames), clip.num_frames)
+    parts += encoder.finish()
+    ids = sum(part.num_tokens for part in parts)
+    decoded = [frames for part in parts for frames in decoder.push(part)] + decoder.finish()
+    frames_THWC = np.concatenate([to_frames(frames) for frames in decoded])
+    level = psnr_db(clip.frames_THWC, frames_THWC)
+    bits = ids * math.log2(coder.codebook_size)
+    rate = bits / clip.frames_THWC[..., 0].size
+    gap = np.full_like(clip.frames_THWC[:, :, :4], 255)
+    both = np.concatenate([clip.frames_THWC, gap, frames_THWC], axis=2)
+    both = both[:, :, : both.shape[2] // 2 * 2]
+    write(folder / "side_by_side.mp4", replace(clip, frames_THWC=np.ascontiguousarray(both)))
+    frames, height, width = clip.size
+    short = f"{ids:,} tokens of {coder.codebook_size:,} codes, {rate:.3f} bits a pixel, {level:.1f} dB"
+    sentence = f"{DEFAULT}: {frames} frames {width}x{height} as {short}; side_by_side.mp4"
+    values = {"learned_tokens": ids, "learned_psnr_db": round(level, 3), "learned_bits_per_pixel": round(rate, 6)}
+    shown = [frames_THWC[index] for index in uniform_indices(frames, min(_SHOWN, frames))]
+    return {"sentence": sentence, "short": f"{DEFAULT}: {short}", "values": values}, shown
+
+
+def _picture(
+    source: Path, sequence: Path, plain: Patchified, folder: Path, notes: list[str], learned: list[Any]
+) -> Path:
     header = plain.header
     frames, height, width = header.size
     wanted = set(uniform_indices(frames, min(_SHOWN, frames)).tolist())
@@ -140,5 +202,7 @@ def _picture(source: Path, sequence: Path, plain: Patchified, folder: Path, note
         f"{Path(notes[0]).name}: {frames} frames {width}x{height} -> {header.grid.num_cells} patches of "
         f"{header.config.width} values, grid {header.grid}",
         f"restored from the patches: exact, bit for bit; linear {notes[1]} (range [-1, 1])",
+        f"from tokens by {notes[2]}",
     ]
-    return save_picture(tour_picture(originals, restored, header.config.patch_size, facts), folder / "demo.png")
+    picture = tour_picture(originals, restored, header.config.patch_size, facts, learned)
+    return save_picture(picture, folder / "demo.png")

@@ -43,9 +43,13 @@ def contact_sheet(
 
 
 def tour_picture(
-    originals: Sequence[Pixels], restored: Sequence[Pixels], patch_size: PatchSize, facts: Sequence[str]
+    originals: Sequence[Pixels],
+    restored: Sequence[Pixels],
+    patch_size: PatchSize,
+    facts: Sequence[str],
+    learned: Sequence[Pixels] = (),
 ) -> Image.Image:
-    """Three rows (frames, the same cut into patches, restored) and lines of numbers below."""
+    """Rows (frames, the same cut into patches, restored, decoded from learned tokens) and lines of numbers below."""
     columns, width = len(originals), 1200
     cell = (width - 120 - _GAP * (columns + 1)) // columns
     rows = [
@@ -53,12 +57,14 @@ def tour_picture(
         ("patches", [_cut(frame, patch_size, cell) for frame in originals]),
         ("restored", [_fitted(frame, cell) for frame in restored]),
     ]
+    if learned:
+        rows.append(("from tokens", [_fitted(frame, cell) for frame in learned]))
     heights = [max(picture.height for picture in pictures) for _, pictures in rows]
-    sheet = Image.new("RGB", (width, sum(heights) + _GAP * 4 + 26 * len(facts) + 12), PAPER)
+    sheet = Image.new("RGB", (width, sum(heights) + _GAP * (len(rows) + 1) + 26 * len(facts) + 12), PAPER)
     draw = ImageDraw.Draw(sheet)
     top = _GAP
     for (name, pictures), height in zip(rows, heights):
-        draw.text((16, top + height // 2 - 10), name, INK, font(20))
+        draw.text((12, top + height // 2 - 10), name, INK, font(20))
         for index, picture in enumerate(pictures):
             sheet.paste(picture, (120 + _GAP + index * (cell + _GAP), top))
         top += height + _GAP
