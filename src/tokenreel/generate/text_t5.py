@@ -152,7 +152,7 @@ class T5Text:
             try:
                 from transformers import AutoTokenizer, T5EncoderModel
             except ImportError as error:
-                raise MissingExtraError("T5 needs transformers: pip install transformers sentencepiece") from error
+                raise MissingExtraError("T5 needs transformers: pip install 'tokenreel[text]'") from error
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source, local_files_only=self.local_files_only)
                 model: Any = T5EncoderModel.from_pretrained(
