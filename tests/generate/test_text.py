@@ -195,7 +195,7 @@ def test_an_absent_t5_is_told(source: str) -> None:
 
 def test_without_transformers_the_install_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match="pip install transformers"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'tokenreel\[text\]'"):
         T5Text("anything").encode(["a"])
 
 
