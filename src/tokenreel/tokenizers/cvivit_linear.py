@@ -8,7 +8,7 @@ Letters: C channels (3), T frames, H W pixels, N patches, P values of a patch, E
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tokenreel.errors import InputError
 from tokenreel.quantize import FSQ, VQ, Quantizer
+from tokenreel.types import PatchSize
 
 from .cvivit_head import FrameHead
 from .cvivit_model import FrameEmbed
@@ -62,28 +63,36 @@ def fit_linear(
         quantizer.start_from(_components(_some(sample_NP), quantizer)[0])
     _fit(inward.first.proj, outward.first, quantizer, _some(first_NP))
     if is_predictive and later:
+
+        def drawn(frames: Tensor, has_first: bool) -> Tensor:
+            video: Tensor = outward(quantizer(inward(frames, has_first=has_first)).codes, has_first=has_first)
+            return video
+
+        whole = [_whole(video, inward.rest.patch_size) for video in videos if video.shape[1] > pt]
         for rounds in range(_ROUNDS):
-            most = 1 if rounds == 0 else None  # the maps of tubelets are not known yet
-            later = [_new(inward, outward, quantizer, video, most) for video in videos if video.shape[1] > pt]
+            later = [_differences(video, inward.rest.patch_size, drawn, is_first_round=rounds == 0) for video in whole]
             _fit(inward.rest.proj, outward.rest, quantizer, _some(torch.cat(later)))
     elif later:
         _fit(inward.rest.proj, outward.rest, quantizer, _some(torch.cat(later)))
     quantizer.training = training
 
 
-def _new(inward: FrameEmbed, outward: FrameHead, quantizer: Quantizer, video_CTHW: Tensor, most: int | None) -> Tensor:
-    """Patches (N, P) of the first ``most`` tubelets, less the frame that was decoded before each."""
-    pt, ph, pw = inward.rest.patch_size
-    height, width = (size // patch * patch for size, patch in zip(video_CTHW.shape[2:], (ph, pw)))
-    video = video_CTHW[None, :, :, :height, :width]
-    last = outward(quantizer(inward(video[:, :, :1])).codes)[:, :, -1:].clamp(-1, 1)
+def _differences(
+    video: Tensor, size: PatchSize, drawn: Callable[[Tensor, bool], Tensor], *, is_first_round: bool
+) -> Tensor:
+    """Patches (N, P) of the tubelets of (1, C, T, H, W), less the frame that was decoded before each.
+
+    ``drawn`` codes and decodes frames, the first alone or whole tubelets. In the first round the codec of tubelets is
+    not known yet, and only the one after the first frame is taken.
+    """
+    pt = size[0]
+    last = drawn(video[:, :, :1], True).clamp(-1, 1)
     found = []
-    for start in range(1, video.shape[2] - pt + 1, pt)[:most]:
+    for start in range(1, video.shape[2] - pt + 1, pt)[: 1 if is_first_round else None]:
         new = video[:, :, start : start + pt] - last
-        found.append(_patches(new[0], (pt, ph, pw)))
-        if most is None:
-            drawn = outward(quantizer(inward(new, has_first=False)).codes, has_first=False)
-            last = (last + drawn[:, :, -1:]).clamp(-1, 1)
+        found.append(_patches(new[0], size))
+        if not is_first_round:
+            last = (last + drawn(new, False)[:, :, -1:]).clamp(-1, 1)
     return torch.cat(found)
 
 
@@ -149,35 +158,20 @@ def fit_transforms(
     first_NP = torch.cat([transforms.patches(video[:, :, :1], "first").flatten(0, 3) for video in whole])
     transforms.first.fit(_some(first_NP, _FITTED), quantizer, iterations=_ITERATIONS, generator=generator)
     whole = [video for video in whole if video.shape[2] > pt]
-    for rounds in range(_ROUNDS if is_predictive and whole else min(1, len(whole))):
-        most = 1 if is_predictive and rounds == 0 else None
-        last = is_predictive and rounds == _ROUNDS - 1
-        found = [_told(transforms, quantizer, video, most, is_predictive) for video in whole]
-        transforms.rest.fit(
-            _some(torch.cat(found), _FITTED if last or not is_predictive else _FITTED // 3),
-            quantizer,
-            iterations=_ITERATIONS if last or not is_predictive else _ITERATIONS // 2,
-            generator=generator,
-        )
+
+    def drawn(frames: Tensor, has_first: bool) -> Tensor:
+        return _drawn(transforms, quantizer, frames, has_first=has_first)
+
+    num_rounds = _ROUNDS if is_predictive else 1
+    for rounds in range(num_rounds if whole else 0):
+        if is_predictive:
+            found = [_differences(video, transforms.patch_size, drawn, is_first_round=rounds == 0) for video in whole]
+        else:
+            found = [_patches(video[0, :, 1:], transforms.patch_size) for video in whole]
+        is_last = rounds == num_rounds - 1
+        most, iterations = (_FITTED, _ITERATIONS) if is_last else (_FITTED // 3, _ITERATIONS // 2)
+        transforms.rest.fit(_some(torch.cat(found), most), quantizer, iterations=iterations, generator=generator)
     quantizer.training = training
-
-
-def _told(
-    transforms: PatchTransforms, quantizer: Quantizer, video: Tensor, most: int | None, is_predictive: bool
-) -> Tensor:
-    """(N, P): the patches of the first ``most`` tubelets, less the frame decoded before each if that is known."""
-    pt = transforms.patch_size[0]
-    if not is_predictive:
-        steps = (video.shape[2] - 1) // pt
-        return transforms.patches(video[:, :, 1 : 1 + steps * pt], "rest").flatten(0, 3)
-    last = _drawn(transforms, quantizer, video[:, :, :1], has_first=True).clamp(-1, 1)
-    found = []
-    for start in range(1, video.shape[2] - pt + 1, pt)[:most]:
-        new = video[:, :, start : start + pt] - last
-        found.append(transforms.patches(new, "rest").flatten(0, 3))
-        if most is None:
-            last = (last + _drawn(transforms, quantizer, new, has_first=False)[:, :, -1:]).clamp(-1, 1)
-    return torch.cat(found)
 
 
 def _drawn(transforms: PatchTransforms, quantizer: Quantizer, frames: Tensor, *, has_first: bool) -> Tensor:
