@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tokenreel.errors import InputError
 from tokenreel.quantize import FSQ, FSQConfig, LFQConfig, VQConfig, build_quantizer
+from tokenreel.tokenizers import spectrum as spectrum_module
 from tokenreel.tokenizers.configs import Stack
 from tokenreel.tokenizers.spectrum import Spectrum, _cosines
 from tokenreel.tokenizers.titok import TiTok, TiTokConfig
@@ -33,7 +34,7 @@ PICTURES = TiTokConfig(
     decoder=STACK,
     quantizer=FSQConfig(levels=(9, 7, 5)),
     nested_dropout=True,
-    spectral_channels=8,
+    spectral=True,
 )
 CLIPS = TiTokVideoConfig(
     patch_size=(2, 4, 4),
@@ -44,7 +45,7 @@ CLIPS = TiTokVideoConfig(
     max_frames=4,
     max_extents=(32, 8, 8, 8),
     nested_dropout=True,
-    spectral_channels=8,
+    spectral=True,
     spectral_tokens=10,
 )
 QUANTIZER = FSQ(PICTURES.quantizer)  # type: ignore[arg-type]
@@ -75,7 +76,7 @@ def patches_of(video_CTHW: Tensor, size: tuple[int, int, int] = (1, 2, 2)) -> tu
 
 
 def spectrum(*, num_tokens: int = 20, channels: int = 6, values: int = VALUES) -> Spectrum:
-    return Spectrum(num_tokens=num_tokens, channels=channels, patch_values=values, quantizer=QUANTIZER)
+    return Spectrum(num_tokens=num_tokens, channels=channels, cell_values=values, quantizer=QUANTIZER)
 
 
 @cache
@@ -92,7 +93,7 @@ def error_of(made: Spectrum, videos: list[Tensor], tokens: int, *, deepest: int 
         patches_NP, grid = patches_of(video)
         latents = made.latents(patches_NP[None], torch.zeros(1, made.num_tokens, 3), grid, QUANTIZER)
         codes = QUANTIZER(latents).codes * (made.depth_QE <= deepest)
-        errors.append((made.patches(made.cells(codes[:, :tokens], grid))[0] - patches_NP).square().mean())
+        errors.append((made.cells(codes[:, :tokens], grid)[0] - patches_NP).square().mean())
     return float(torch.stack(errors).mean().detach())
 
 
@@ -120,7 +121,7 @@ def test_all_waves_unrounded_give_the_clip_back() -> None:
     made.outward_QE.fill_(1 / 0.7)
     patches = drawn(3, 24, VALUES, seed=9)
     latents = made.latents(patches, torch.zeros(3, made.num_tokens, 3), GRID, QUANTIZER)
-    torch.testing.assert_close(made.patches(made.cells(latents, GRID)), patches, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.cells(latents, GRID), patches, rtol=1e-4, atol=1e-5)
     # Each number is the mean of its wave times its channel, by sums over cells.
     phi = [_cosines(n, CPU) for n in GRID]
     channels = made.analyse(patches).unflatten(1, GRID)
@@ -135,9 +136,8 @@ def test_an_unstarted_one_adds_nothing() -> None:
     patches = drawn(2, 24, VALUES)
     assert torch.equal(made.latents(patches, more, GRID, QUANTIZER), more)
     cells = made.cells(drawn(2, 20, 3), GRID)
-    assert cells.shape == (2, 24, 6)
+    assert cells.shape == (2, 24, VALUES)
     assert not cells.any()
-    assert not made.patches(cells).any()
 
 
 def test_each_prefix_is_a_better_picture_than_a_shorter_one() -> None:
@@ -150,7 +150,7 @@ def test_each_prefix_is_a_better_picture_than_a_shorter_one() -> None:
 
 def test_no_tokens_are_the_mean_patch() -> None:
     made = _fitted(20)
-    flat = made.patches(made.cells(torch.zeros(1, 0, 3), GRID))
+    flat = made.cells(torch.zeros(1, 0, 3), GRID)
     assert torch.equal(flat, made.synthesise.bias.expand_as(flat))
 
 
@@ -204,20 +204,20 @@ def test_stronger_waves_come_earlier() -> None:
 
 
 def test_numbers_past_all_waves_say_nothing() -> None:
-    """24 cells of one channel hold 24 waves, told 4 times at most; 60 tokens have 180 numbers."""
+    """24 cells of one channel hold 24 waves, told 6 times at most; 60 tokens have 180 numbers."""
     made = spectrum(num_tokens=60, channels=1)
     clips = [patches_of(shades(2, 6, 8, seed=seed)) for seed in range(40)]
     made.start(clips, QUANTIZER)
     silent = made.depth_QE < 0
-    assert int((~silent).sum()) == 96
+    assert int((~silent).sum()) == 144
     assert not made.outward_QE[silent].any()
     assert not made.inward_QE[silent].any()
     codes = QUANTIZER(drawn(1, 60, 3)).codes
     assert torch.equal(made.cells(codes, GRID), made.cells(codes * ~silent, GRID))
-    short = spectrum(num_tokens=32, channels=1)
+    short = spectrum(num_tokens=48, channels=1)
     short.start(clips, QUANTIZER)
     videos = [shades(2, 6, 8, seed=seed) for seed in range(50, 54)]
-    assert error_of(made, videos, 60) == pytest.approx(error_of(short, videos, 32), rel=1e-4)
+    assert error_of(made, videos, 60) == pytest.approx(error_of(short, videos, 48), rel=1e-4)
 
 
 def test_a_second_start_forgets_the_first() -> None:
@@ -234,6 +234,17 @@ def test_grids_of_other_sizes_work(size: tuple[int, int, int]) -> None:
     errors = [error_of(made, videos, tokens) for tokens in (0, 20)]
     assert math.isfinite(errors[1])
     assert errors[1] < errors[0] / 3
+
+
+def test_the_slowest_waves_are_those_of_all() -> None:
+    """A box of the slowest waves of a large grid holds what the sums over all its cells say, and gives it back."""
+    values = drawn(1, 2, 70, 66, 1)
+    box, (t, h, w) = spectrum_module._waves(values), (_cosines(n, CPU) for n in (2, 70, 66))
+    assert box.shape == (1, 2, 64, 64, 1)
+    expected = torch.einsum("bthwg,xt,yh,zw->bxyzg", values, t, h, w)[:, :, :64, :64] / (2 * 70 * 66)
+    torch.testing.assert_close(box, expected, rtol=1e-4, atol=1e-6)
+    again = spectrum_module._values(box, (2, 70, 66))
+    torch.testing.assert_close(spectrum_module._waves(again), box, rtol=1e-4, atol=1e-6)
 
 
 def test_waves_that_a_grid_is_too_small_for_are_silent() -> None:
@@ -261,7 +272,7 @@ def test_tokens_past_the_last_get_nothing_and_fewer_are_a_prefix() -> None:
 @pytest.mark.parametrize("config", [VQConfig(codebook_size=16, codebook_dim=4), LFQConfig(codebook_dim=4)])
 def test_other_quantizers_are_refused(config: Any) -> None:
     with pytest.raises(InputError, match="needs FSQ"):
-        Spectrum(num_tokens=4, channels=2, patch_values=12, quantizer=build_quantizer(config))
+        Spectrum(num_tokens=4, channels=2, cell_values=12, quantizer=build_quantizer(config))
     with pytest.raises(InputError, match="needs FSQ"):
         TiTok(replace(PICTURES, quantizer=config))
     with pytest.raises(InputError, match="needs FSQ"):
@@ -303,6 +314,12 @@ def test_sizes_are_kept_and_pictures_are_near(started: Any) -> None:
     assert error < torch.stack(FILM).var() / 10
 
 
+def test_borders_of_patches_are_as_smooth_as_their_insides(started: Any) -> None:
+    bends_X = torch.stack(started.decode(started.encode(FILM))).diff(dim=4).diff(dim=4).abs().mean((0, 1, 2, 3))
+    at_border = torch.tensor([(x + 1) % 4 in (0, 3) for x in range(14)])  # of x, x + 1 and x + 2; patches are 4 wide
+    assert bends_X[at_border].mean() < 1.2 * bends_X[~at_border].mean()
+
+
 def test_a_batch_is_one_by_one(started: Any) -> None:
     tokens = started.encode(videos())
     for video, item, decoded in zip(videos(), tokens, started.decode(tokens), strict=True):
@@ -339,6 +356,16 @@ def test_nested_dropout_decodes_prefixes(started: Any) -> None:
     assert (whole.video - batch).square().mean() < (one.video - batch).square().mean()
 
 
+def test_a_share_of_pictures_stays_whole() -> None:
+    made = TiTok.untrained(replace(PICTURES, whole_share=0.5), seed=0).train()
+    kept = made._kept(torch.zeros(4000, 12, 3), None, torch.Generator().manual_seed(0))
+    counts = kept.sum(1)
+    assert float((counts == 12).float().mean()) == pytest.approx(0.5 + 0.5 / 12, abs=0.03)
+    assert counts.bincount(minlength=13)[1:12].tolist() == pytest.approx([4000 / 24] * 11, rel=0.3)
+    with pytest.raises(InputError, match=r"whole_share must lie in \[0, 1\], got 1.5"):
+        replace(PICTURES, whole_share=1.5)
+
+
 def test_forward_is_what_encode_and_decode_do(started: Any) -> None:
     (tokens,) = started.encode(FILM[:1])
     with torch.no_grad():
@@ -372,7 +399,7 @@ def test_a_start_is_a_function_of_its_clips(name: str) -> None:
 def test_unstarted_the_spectrum_is_silent_and_learns(name: str) -> None:
     family, config = CONFIGS[name]
     made = family.untrained(config, seed=0)
-    plain = family.untrained(replace(config, spectral_channels=None), seed=0)
+    plain = family.untrained(replace(config, spectral=False), seed=0)
     plain.load_state_dict(
         {key: value for key, value in made.state_dict().items() if not key.startswith(("spectrum", "from_cells"))}
     )
@@ -392,20 +419,21 @@ def test_unstarted_the_spectrum_is_silent_and_learns(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_without_a_spectrum_there_is_nothing_to_start(name: str) -> None:
     family, config = CONFIGS[name]
-    with pytest.raises(InputError, match="needs a tokenizer with spectral_channels"):
-        family.untrained(replace(config, spectral_channels=None), seed=0).start_spectral(FILM[:1])
+    with pytest.raises(InputError, match="needs a tokenizer that is spectral"):
+        family.untrained(replace(config, spectral=False), seed=0).start_spectral(FILM[:1])
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("titok", {"spectral_channels": 0}),
+        ("titok", {"quantizer": FSQConfig(levels=(9, 7, 5), noise=0.1)}),
+        ("titok", {"quantizer": FSQConfig(levels=(9, 7, 5), skip=0.1)}),
         ("titok", {"num_queries": None, "nested_dropout": False}),
-        ("titok_video", {"spectral_channels": 0}),
+        ("titok_video", {"quantizer": FSQConfig(levels=(9, 7, 5), noise=0.1)}),
         ("titok_video", {"spectral_tokens": 0}),
     ],
 )
 def test_bad_options_are_refused(name: str, changes: dict[str, Any]) -> None:
     family, config = CONFIGS[name]
-    with pytest.raises(InputError, match="spectral_channels"):
+    with pytest.raises(InputError, match="spectral"):
         family(replace(config, **changes))

@@ -5,7 +5,6 @@ Columns: path, label, group, split by their usual names (``facts.NAMES``); other
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ from .collection import Collection
 from .example import Example
 from .facts import facts_from, field_names, json_lines, split_name
 from .payload import payload_of
-from .table import TABLE_SUFFIXES, TableCollection
+from .table import TABLE_SUFFIXES, TableCollection, csv_rows
 
 __all__ = ["ParquetTable", "facts_by_table", "is_parquet_table", "open_table"]
 
@@ -161,12 +160,8 @@ def _parts(text: str) -> Parts:
 
 def _text_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     """The rows as they stand; ``TableCollection`` has checked them."""
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        return [values for _, values in json_lines(path)]
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        head = file.readline()
-        file.seek(0)
-        return list(csv.DictReader(file, delimiter=max("\t;,", key=head.count), restval=""))
+    rows = csv_rows(path) if path.suffix.lower() in (".csv", ".tsv") else json_lines(path)
+    return [values for _, values in rows]
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from .example import Example
 from .facts import facts_from, field_names, json_lines, parse_label, split_name
 from .payload import payload_of
 
-__all__ = ["TABLE_SUFFIXES", "TableCollection"]
+__all__ = ["TABLE_SUFFIXES", "TableCollection", "csv_rows"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
@@ -51,7 +51,7 @@ class TableCollection(Collection):
         self.path = Path(path)
         self._root = Path(root) if root is not None else self.path.parent
         is_csv = self.path.suffix.lower() in (".csv", ".tsv")
-        rows = _csv_rows(self.path) if is_csv else json_lines(self.path)
+        rows = csv_rows(self.path) if is_csv else json_lines(self.path)
         if not rows:
             raise InputError(f"{path} has no rows; nothing can be read from it")
         names = field_names(list(dict.fromkeys(name for _, row in rows for name in row)), columns, str(path))
@@ -94,7 +94,8 @@ class TableCollection(Collection):
         return facts
 
 
-def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV file, separated by tab, semicolon or comma, and the line each ends on."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()

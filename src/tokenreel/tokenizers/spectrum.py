@@ -6,16 +6,21 @@ whole clip, of which every prefix is a picture. Attention then improves on it. W
 what one number's levels leave of it outweighs the next wave, a later number codes that rest (reverse water-filling,
 Cover and Thomas, Elements of Information Theory, section 10.3.3).
 
-Letters: B clips, N patches (t*h*w), P values of a patch, G channels of a patch, F waves, Q tokens, E codebook_dim.
+Tokenizers give it pixels, not patches: waves over patches would leave steps at every border of a patch.
+
+Letters: B clips, N cells (t*h*w; pixels, in the tokenizers), P values of a cell (3 colours), G channels of a cell,
+F waves, Q tokens, E codebook_dim.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from tokenreel.errors import InputError
@@ -26,15 +31,15 @@ __all__ = ["Spectrum"]
 GridSize = tuple[int, int, int]
 
 _SPREADS = (0.4, 0.6, 0.8, 1.1)  # standard deviations of latents that are tried
-_MOST_WAVES = (8, 24, 24)  # along t, h and w, that a wave may count
-_DEPTHS = 4  # how often one wave is coded at most
+_MOST_WAVES = (8, 64, 64)  # along t, h and w, that a wave may count
+_DEPTHS = 6  # how often one wave is coded at most
 
 
 class Spectrum(nn.Module):
-    """Patches to the linear part of the first Q tokens' latents, and their codes back to patches.
+    """Cells to the linear part of the first Q tokens' latents, and their codes back to cells.
 
-    wave f of channel g: c_fg = mean over patches n of phi_f(n) (A x_n + a)_g, phi_f a product of cosines (DCT-II) of
-    mean square 1, so that c does not depend on the number of patches; x_n = B sum_f c_fg phi_f(n) + b. Number e of
+    wave f of channel g: c_fg = mean over cells n of phi_f(n) (A x_n + a)_g, phi_f a product of cosines (DCT-II) of
+    mean square 1, so that c does not depend on the number of cells; x_n = B sum_f c_fg phi_f(n) + b. Number e of
     token q holds wave ``place_QE``, or what earlier tokens leave of it (``depth_QE`` > 0), times ``inward_QE``.
 
     Starts at zero, where it adds nothing; ``start`` fits it to clips. Tokens past Q get nothing.
@@ -44,18 +49,18 @@ class Spectrum(nn.Module):
     depth_QE: Tensor
     waves_F3: Tensor
 
-    def __init__(self, *, num_tokens: int, channels: int, patch_values: int, quantizer: Quantizer) -> None:
+    def __init__(self, *, num_tokens: int, channels: int, cell_values: int, quantizer: Quantizer) -> None:
         super().__init__()
         if not isinstance(quantizer, FSQ):
             raise InputError("a spectral start needs FSQ, whose numbers are quantized one by one")
+        if quantizer.config.noise + quantizer.config.skip > 0:
+            raise InputError("a spectral start needs FSQ without noise and skip: later numbers code what earlier leave")
         if min(num_tokens, channels) < 1:
-            raise InputError(
-                f"a spectrum needs at least 1 of tokens and spectral_channels, got {num_tokens}, {channels}"
-            )
+            raise InputError(f"a spectrum needs at least 1 of tokens and channels, got {num_tokens}, {channels}")
         width = quantizer.codebook_dim
         self.num_tokens, self.channels = num_tokens, channels
-        self.analyse = nn.Linear(patch_values, channels)
-        self.synthesise = nn.Linear(channels, patch_values)
+        self.analyse = nn.Linear(cell_values, channels)
+        self.synthesise = nn.Linear(channels, cell_values)
         self.inward_QE = nn.Parameter(torch.zeros(num_tokens, width))
         self.outward_QE = nn.Parameter(torch.zeros(num_tokens, width))
         self.register_buffer("place_QE", torch.zeros(num_tokens, width, dtype=torch.int64))
@@ -66,12 +71,12 @@ class Spectrum(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def latents(self, patches_BNP: Tensor, more_BQE: Tensor, grid: GridSize, quantizer: Quantizer) -> Tensor:
+    def latents(self, cells_BNP: Tensor, more_BQE: Tensor, grid: GridSize, quantizer: Quantizer) -> Tensor:
         """Latents (B, L, E) of what attention says, ``more_BQE`` (B, L, E), and of the waves together, float32."""
         count = min(more_BQE.shape[1], self.num_tokens)
-        phi_FN = self._phi(grid, patches_BNP.device)
-        waves_BFG = phi_FN @ self.analyse(patches_BNP.to(self.analyse.weight.dtype)) / phi_FN.shape[1]
-        left_BX = waves_BFG.flatten(1)
+        box_BthwG = _waves(self.analyse(cells_BNP.to(self.analyse.weight.dtype)).unflatten(1, grid))
+        index_F, fits_F = self._places(box_BthwG.shape[1:4])
+        left_BX = (rearrange(box_BthwG, "B t h w G -> B (t h w) G")[:, index_F] * fits_F[:, None]).flatten(1)
         more, place, depth = more_BQE[:, :count].float(), self.place_QE[:count], self.depth_QE[:count]
         latents = more + self.inward_QE[:count] * left_BX[:, place]
         for step in range(int(depth.max()) if count else 0):
@@ -81,35 +86,33 @@ class Spectrum(nn.Module):
         return torch.cat([latents, more_BQE[:, count:].float()], dim=1)
 
     def cells(self, codes_BQE: Tensor, grid: GridSize) -> Tensor:
-        """Codes (B, L, E) -> what they say of each patch, (B, N, G). A code of 0 says nothing."""
-        count = min(codes_BQE.shape[1], self.num_tokens)
+        """Codes (B, L, E) -> what they say of each cell, (B, N, P). A code of 0 says nothing."""
+        count, num_clips = min(codes_BQE.shape[1], self.num_tokens), len(codes_BQE)
         told_BX = (codes_BQE[:, :count].float() * self.outward_QE[:count]).flatten(1)
-        waves_BX = told_BX.new_zeros(len(told_BX), len(self.waves_F3) * self.channels)
+        waves_BX = told_BX.new_zeros(num_clips, len(self.waves_F3) * self.channels)
         waves_BX = waves_BX.index_add(1, self.place_QE[:count].flatten(), told_BX)
-        return self._phi(grid, codes_BQE.device).t() @ waves_BX.view(len(waves_BX), -1, self.channels)
+        t, h, w = (min(most, size) for most, size in zip(_MOST_WAVES, grid))
+        index_F, fits_F = self._places((t, h, w))
+        waves_BFG = waves_BX.unflatten(1, (-1, self.channels)) * fits_F[:, None]
+        box_BXG = waves_BX.new_zeros(num_clips, t * h * w, self.channels).index_add(1, index_F, waves_BFG)
+        values_BthwG = _values(box_BXG.unflatten(1, (t, h, w)), grid)
+        cells: Tensor = self.synthesise(rearrange(values_BthwG, "B t h w G -> B (t h w) G"))
+        return cells
 
-    def patches(self, cells_BNG: Tensor) -> Tensor:
-        """(B, N, G) -> (B, N, P)."""
-        patches: Tensor = self.synthesise(cells_BNG)
-        return patches
-
-    def _phi(self, grid: GridSize, device: torch.device) -> Tensor:
-        """(F, N); a wave that a grid is too small for is zero."""
-        axes = [_cosines(size, device) for size in grid]
-        t, h, w = (
-            torch.cat([table, table.new_zeros(1, table.shape[1])])[waves.clamp(max=len(table))]
-            for table, waves in zip(axes, self.waves_F3.unbind(1))
-        )
-        return (t[:, :, None, None] * h[:, None, :, None] * w[:, None, None, :]).flatten(1)
+    def _places(self, box: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """(F,): where each wave stands in a box of this size, and whether it does; those that do not stand at 0."""
+        fits_F = (self.waves_F3 < torch.tensor(tuple(box), device=self.waves_F3.device)).all(1)
+        t, h, w = (self.waves_F3 * fits_F[:, None]).unbind(1)
+        return (t * box[1] + h) * box[2] + w, fits_F
 
     @torch.no_grad()
     def start(self, clips: Sequence[tuple[Tensor, GridSize]], quantizer: Quantizer) -> None:
-        """Fit to clips: patches (N, P) and the grid of each.
+        """Fit to clips: cells (N, P) and the grid of each.
 
-        Channels are the principal components of patches; waves are taken greedily by the variance that is left of
+        Channels are the principal components of cells; waves are taken greedily by the variance that is left of
         them; the scale of each number is the one of a few that leaves the least error.
         """
-        some_NP = torch.cat([patches[:: max(1, len(patches) // 256)] for patches, _ in clips])
+        some_NP = torch.cat([cells[:: max(1, len(cells) // 256)] for cells, _ in clips])
         mean_P = some_NP.mean(0)
         centred_NP = (some_NP - mean_P).double()
         vectors_PP = torch.linalg.eigh(centred_NP.T @ centred_NP)[1]
@@ -118,62 +121,57 @@ class Spectrum(nn.Module):
         self.analyse.bias.copy_(-mean_P @ basis_PG)
         self.synthesise.weight.copy_(basis_PG)
         self.synthesise.bias.copy_(mean_P)
-        known = torch.cartesian_prod(
-            *(torch.arange(min(most, max(grid[axis] for _, grid in clips))) for axis, most in enumerate(_MOST_WAVES))
-        )
-        waves_CX = torch.stack([self._waves_of(patches, grid, known) for patches, grid in clips])
-        self._assign(waves_CX, known, quantizer)
+        most = tuple(min(most, max(grid[axis] for _, grid in clips)) for axis, most in enumerate(_MOST_WAVES))
+        waves_CX = torch.stack([self._waves_of(cells, grid, most) for cells, grid in clips])
+        order, depths = self._order(waves_CX.square().mean(0), quantizer)
+        wanted = self._assign(order, depths, most, quantizer)
+        columns_FG = torch.tensor(wanted)[:, None] * self.channels + torch.arange(self.channels)
+        self._scale(waves_CX[:, columns_FG.flatten()], quantizer)
 
-    def _waves_of(self, patches_NP: Tensor, grid: GridSize, known_F3: Tensor) -> Tensor:
-        """(F * G,), of one clip."""
-        cells_thwG: Tensor = self.analyse(patches_NP).view(*grid, -1)
-        for axis in range(3):
-            size = grid[axis]
-            table = _cosines(size, patches_NP.device)
-            most = int(known_F3[:, axis].max()) + 1
-            table = torch.cat([table, table.new_zeros(max(0, most - size), size)])[:most]
-            cells_thwG = torch.movedim(torch.tensordot(table, cells_thwG, dims=([1], [axis])), 0, axis) / size
-        return cells_thwG.flatten()
+    def _waves_of(self, cells_NP: Tensor, grid: GridSize, most: tuple[int, ...]) -> Tensor:
+        """(t * h * w * G,) of one clip, in a box of ``most`` waves; those that its grid is too small for are zero."""
+        box_thwG = _waves(self.analyse(cells_NP)[None].unflatten(1, grid))[0, : most[0], : most[1], : most[2]]
+        whole = box_thwG.new_zeros(*most, self.channels)
+        t, h, w, _ = box_thwG.shape
+        whole[:t, :h, :w] = box_thwG
+        return whole.flatten()
 
-    def _assign(self, waves_CX: Tensor, known_F3: Tensor, quantizer: Quantizer) -> None:
-        assert isinstance(quantizer, FSQ)
-        levels = quantizer.config.levels
-        finest = sorted(range(len(levels)), key=lambda e: -levels[e])
-        left = waves_CX.square().mean(0).tolist()
-        order: list[int] = []
-        taken: dict[int, int] = {}
-        heap = sorted(range(len(left)), key=lambda x: -left[x])
-        pool = heap[: 4 * self.inward_QE.numel()]  # more can never be wanted
-        import heapq
-
-        queue = [(-left[x], x) for x in pool]
+    def _order(self, variance_X: Tensor, quantizer: Quantizer) -> tuple[list[int], list[int]]:
+        """The wave of each number in turn, and how often it was told before: always that of which most is left."""
+        levels, wanted = _levels(quantizer), self.inward_QE.numel()
+        strongest = variance_X.topk(min(wanted, len(variance_X)))  # more can never be wanted
+        queue = [(-left, x) for left, x in zip(strongest.values.tolist(), strongest.indices.tolist())]
         heapq.heapify(queue)
+        order: list[int] = []
         depths: list[int] = []
-        while len(order) < self.inward_QE.numel() and queue:
-            value, x = heapq.heappop(queue)
+        taken: dict[int, int] = {}
+        while len(order) < wanted and queue:
+            left, x = heapq.heappop(queue)
+            level = levels[_finest(levels)[len(order) % len(levels)]]
             order.append(x)
             depths.append(taken.get(x, 0))
-            taken[x] = taken.get(x, 0) + 1
-            level = levels[finest[(len(order) - 1) % len(levels)]]
+            taken[x] = depths[-1] + 1
             if taken[x] < _DEPTHS:
-                heapq.heappush(queue, (value * min(1.0, 2.2 / level**2), x))
+                heapq.heappush(queue, (left * min(1.0, 2.2 / level**2), x))
+        return order, depths
+
+    def _assign(
+        self, order: Sequence[int], depths: Sequence[int], most: tuple[int, ...], quantizer: Quantizer
+    ) -> list[int]:
+        """Give every number its wave; returns the waves that have numbers, as places in a box of ``most``."""
         wanted = sorted({x // self.channels for x in order})
         row = {wave: index for index, wave in enumerate(wanted)}
-        self.waves_F3.zero_()
-        self.waves_F3[: len(wanted)] = known_F3[wanted]
+        self.waves_F3[: len(wanted)] = torch.stack(torch.unravel_index(torch.tensor(wanted), most), 1)
         self.waves_F3[len(wanted) :] = 1 << 30  # of no grid
-        width = len(levels)
+        levels = _levels(quantizer)
         for table in (self.place_QE, self.inward_QE, self.outward_QE):
             table.zero_()
         self.depth_QE.fill_(-1)  # numbers that are left when all waves are told say nothing
         for index, (x, depth) in enumerate(zip(order, depths)):
-            q, e = index // width, finest[index % width]
+            q, e = index // len(levels), _finest(levels)[index % len(levels)]
             self.place_QE[q, e] = row[x // self.channels] * self.channels + x % self.channels
             self.depth_QE[q, e] = depth
-        self._scale(waves_CX[:, self._columns(wanted)], quantizer)
-
-    def _columns(self, wanted: Sequence[int]) -> Tensor:
-        return (torch.tensor(wanted)[:, None] * self.channels + torch.arange(self.channels)).flatten()
+        return wanted
 
     def _scale(self, left_CX: Tensor, quantizer: Quantizer) -> None:
         """Scales in and out of every number, depth by depth."""
@@ -193,6 +191,33 @@ class Spectrum(nn.Module):
                 self.outward_QE.copy_(torch.where(better, out, self.outward_QE))
                 told_CQE = torch.where(better, codes * out, told_CQE)
             left_CX = left_CX.index_add(1, self.place_QE.flatten(), (told_CQE * chosen).flatten(1), alpha=-1)
+
+
+def _levels(quantizer: Quantizer) -> tuple[int, ...]:
+    assert isinstance(quantizer, FSQ)
+    return quantizer.config.levels
+
+
+def _finest(levels: Sequence[int]) -> list[int]:
+    """Numbers of a token, those of most levels first."""
+    return sorted(range(len(levels)), key=lambda e: -levels[e])
+
+
+def _waves(values_BthwG: Tensor) -> Tensor:
+    """The slowest waves along each axis, at most ``_MOST_WAVES``: means of products with cosines."""
+    for axis in (3, 2, 1):  # the longest rows last would cost more
+        size = values_BthwG.shape[axis]
+        table = _cosines(size, values_BthwG.device)[: _MOST_WAVES[axis - 1]]
+        values_BthwG = torch.tensordot(values_BthwG, table / size, dims=([axis], [1])).movedim(-1, axis)
+    return values_BthwG
+
+
+def _values(box_BthwG: Tensor, grid: GridSize) -> Tensor:
+    """Sums of cosines over a grid, of the waves in a box."""
+    for axis in (1, 2, 3):
+        table = _cosines(grid[axis - 1], box_BthwG.device)[: box_BthwG.shape[axis]]
+        box_BthwG = torch.tensordot(box_BthwG, table, dims=([axis], [0])).movedim(-1, axis)
+    return box_BthwG
 
 
 @lru_cache(maxsize=64)

@@ -80,14 +80,9 @@ class TiTok(LearnedTokenizer):
         self.decoder_stack = Transformer(config.decoder.transformer(config.blocks))
         self.to_pixels = nn.Linear(outer, ph * pw * 3)
         self.spectrum: Spectrum | None = None
-        if config.num_queries is not None and config.spectral_channels is not None:
-            self.spectrum = Spectrum(
-                num_tokens=config.num_queries,
-                channels=config.spectral_channels,
-                patch_values=ph * pw * 3,
-                quantizer=self.quantizer,
-            )
-            self.from_cells = nn.Linear(config.spectral_channels, outer, bias=False)
+        if config.spectral and config.num_queries is not None:
+            self.spectrum = Spectrum(num_tokens=config.num_queries, channels=3, cell_values=3, quantizer=self.quantizer)
+            self.from_cells = nn.Linear(ph * pw * 3, outer, bias=False)
         if config.num_queries is not None:
             self.queries_QD = _start(config.num_queries, inner)
             self.code_positions_QD = _start(config.num_queries, outer)
@@ -160,25 +155,23 @@ class TiTok(LearnedTokenizer):
         if self.spectrum is None:
             return latents_NLE
         with torch.autocast(latents_NLE.device.type, enabled=False):
-            patches_NPX, grid = self._patches(frames_NCHW)
-            return self.spectrum.latents(patches_NPX, latents_NLE, grid, self.quantizer)
+            pixels_NXC, size = self._pixel_rows(frames_NCHW)
+            return self.spectrum.latents(pixels_NXC, latents_NLE, size, self.quantizer)
 
-    def _patches(self, frames_NCHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """(N, P, values) and the grid."""
-        _, ph, pw = self.patch_size
-        whole = padded(frames_NCHW[:, :, None], self.patch_size)
-        patches_NPX = rearrange(whole, "N C 1 (h ph) (w pw) -> N (h w) (ph pw C)", ph=ph, pw=pw)
-        return patches_NPX, (1, whole.shape[3] // ph, whole.shape[4] // pw)
+    def _pixel_rows(self, frames_NCHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """(N, H*W, C) of whole patches, and (1, H, W)."""
+        whole_NCTHW = padded(frames_NCHW[:, :, None], self.patch_size)
+        return rearrange(whole_NCTHW, "N C 1 H W -> N (H W) C"), (1, whole_NCTHW.shape[3], whole_NCTHW.shape[4])
 
     @torch.no_grad()
     def start_spectral(self, videos: Sequence[Tensor]) -> None:
         """Become the transform codec that suits the frames of these videos (3, T, H, W): see ``spectrum``."""
         if self.spectrum is None:
-            raise InputError("start_spectral needs a tokenizer with spectral_channels")
+            raise InputError("start_spectral needs a tokenizer that is spectral")
         clips = []
         for video in self.checked_videos(videos):
-            patches_NPX, grid = self._patches(rearrange(video, "C T H W -> T C H W"))
-            clips += [(patches, grid) for patches in patches_NPX]
+            pixels_NXC, size = self._pixel_rows(rearrange(video, "C T H W -> T C H W"))
+            clips += [(pixels, size) for pixels in pixels_NXC]
         self.spectrum.start(clips, self.quantizer)
         for layer in (self.to_latents, self.to_pixels):
             nn.init.zeros_(layer.weight)
@@ -194,7 +187,7 @@ class TiTok(LearnedTokenizer):
         """(N, L, E) -> (N, C, H, W), not clamped. Codes that are not kept are hidden from the stack."""
         _, ph, pw = self.patch_size
         grid = Grid.of(1, *size, self.patch_size)
-        cells_NPG: Tensor | None = None
+        waves_NPX: Tensor | None = None
         places_PD = self.decoder_positions((1, grid.h, grid.w))
         x_NLD = self.from_codes(codes_NLE)
         if self.config.num_queries is None:
@@ -202,26 +195,29 @@ class TiTok(LearnedTokenizer):
         else:
             num_frames, count, _ = x_NLD.shape
             masks_NPD = repeat(self.mask_D + places_PD, "P D -> N P D", N=num_frames)
-            cells_NPG = self._cells(codes_NLE, is_kept_NL, (1, grid.h, grid.w))
-            if cells_NPG is not None:
-                masks_NPD = masks_NPD + self.from_cells(cells_NPG)
+            waves_NPX = self._waves(codes_NLE, is_kept_NL, (1, grid.h * ph, grid.w * pw))
+            if waves_NPX is not None:
+                masks_NPD = masks_NPD + self.from_cells(waves_NPX)
             x_NLD = torch.cat([x_NLD + self.code_positions_QD[:count], masks_NPD], dim=1)
             seen_NL = None if is_kept_NL is None else F.pad(is_kept_NL, (0, grid.num_cells), value=True)
             answer_NPD = self.decoder_stack(x_NLD, valid_mask=seen_NL, generator=generator)[:, count:]
         pixels_NPX = _wide(self.to_pixels, answer_NPD)
-        if self.spectrum is not None and cells_NPG is not None:
-            with torch.autocast(pixels_NPX.device.type, enabled=False):
-                pixels_NPX = pixels_NPX + self.spectrum.patches(cells_NPG)
+        if waves_NPX is not None:
+            pixels_NPX = pixels_NPX + waves_NPX
         frames_NCHW = rearrange(pixels_NPX, "N (h w) (ph pw C) -> N C (h ph) (w pw)", h=grid.h, ph=ph, pw=pw)
         return frames_NCHW[..., : size[0], : size[1]]
 
-    def _cells(self, codes_NLE: Tensor, is_kept_NL: Tensor | None, grid: tuple[int, int, int]) -> Tensor | None:
-        """(N, P, G): what the kept codes say of each patch by the spectrum alone; None without one."""
+    def _waves(self, codes_NLE: Tensor, is_kept_NL: Tensor | None, size: tuple[int, int, int]) -> Tensor | None:
+        """(N, P, values of a patch): what the spectrum alone makes of the kept codes; None without one."""
         if self.spectrum is None:
             return None
+        _, ph, pw = self.patch_size
         with torch.autocast(codes_NLE.device.type, enabled=False):
             kept = codes_NLE.float() if is_kept_NL is None else codes_NLE.float() * is_kept_NL[..., None]
-            return self.spectrum.cells(kept, grid)
+            pixels_NXC = self.spectrum.cells(kept, size)
+        return rearrange(
+            pixels_NXC, "N (h ph w pw) C -> N (h w) (ph pw C)", h=size[1] // ph, ph=ph, w=size[2] // pw, pw=pw
+        )
 
     def _kept(self, latents_NLE: Tensor, token_counts: TokenCounts, generator: torch.Generator | None) -> Tensor | None:
         """(N, Q) bool, the prefix that each picture keeps; None where all are kept.
@@ -235,6 +231,9 @@ class TiTok(LearnedTokenizer):
                 return None
             source = device if generator is None else generator.device
             counts_N = torch.randint(1, most + 1, (num_frames,), generator=generator, device=source)
+            if self.config.whole_share:
+                is_whole_N = torch.rand(num_frames, generator=generator, device=source) < self.config.whole_share
+                counts_N = torch.where(is_whole_N, most, counts_N)
         elif isinstance(token_counts, int):
             if self._checked_count(token_counts) == most:
                 return None

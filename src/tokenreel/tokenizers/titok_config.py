@@ -27,7 +27,8 @@ class TiTokConfig:
         blocks: how the blocks of both are built.
         quantizer: any of ``quantize``.
         nested_dropout: in training each picture keeps a random prefix of its queries, so that any prefix decodes.
-        spectral_channels: G of a ``Spectrum``, from which ``start_spectral`` starts the tokens; None: none. Needs FSQ.
+        whole_share: share of pictures that ``nested_dropout`` leaves whole.
+        spectral: has a ``Spectrum``, from which ``start_spectral`` starts the tokens as waves. Needs queries and FSQ.
     """
 
     image_size: tuple[int, int]
@@ -38,7 +39,8 @@ class TiTokConfig:
     quantizer: QuantizerConfig
     blocks: BlockOptions = field(default_factory=BlockOptions)
     nested_dropout: bool = False
-    spectral_channels: int | None = None
+    whole_share: float = 0.0
+    spectral: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch_size", check_patch_size(self.patch_size))
@@ -51,8 +53,10 @@ class TiTokConfig:
             raise InputError(f"num_queries must be at least 1, or None for one token a patch, got {self.num_queries}")
         if self.nested_dropout and self.num_queries is None:
             raise InputError("nested_dropout needs num_queries: the tokens of patches have no order to cut")
-        if self.spectral_channels is not None and (self.num_queries is None or self.spectral_channels < 1):
-            raise InputError("spectral_channels must be at least 1 and needs num_queries, or be None")
+        if not 0 <= self.whole_share <= 1:
+            raise InputError(f"whole_share must lie in [0, 1], got {self.whole_share}")
+        if self.spectral and self.num_queries is None:
+            raise InputError("spectral needs num_queries: the tokens of patches have their own places")
         for stack in (self.encoder, self.decoder):
             stack.transformer(self.blocks)
 

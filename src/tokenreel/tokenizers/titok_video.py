@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from tokenreel.errors import InputError, MismatchError
@@ -61,14 +62,11 @@ class TiTokVideo(LearnedTokenizer):
         self.synthesis = Synthesis(config.decoder.transformer(config.blocks), config.max_extents, values, width)
 
         self.spectrum: Spectrum | None = None
-        if config.spectral_channels is not None:
+        if config.spectral:
             self.spectrum = Spectrum(
-                num_tokens=config.spectral_tokens,
-                channels=config.spectral_channels,
-                patch_values=values,
-                quantizer=self.quantizer,
+                num_tokens=config.spectral_tokens, channels=3, cell_values=3, quantizer=self.quantizer
             )
-            self.from_cells = nn.Linear(config.spectral_channels, config.decoder.dim, bias=False)
+            self.from_cells = nn.Linear(values, config.decoder.dim, bias=False)
 
     @property
     def quantizer_size(self) -> int:
@@ -235,9 +233,9 @@ class TiTokVideo(LearnedTokenizer):
         with torch.autocast(latents_QE.device.type, enabled=False):
             for piece, places in alike(pieces):
                 found_BQE = self.spectrum.latents(
-                    torch.stack([patches[place] for place in places]),
+                    self._pixel_rows(torch.stack([patches[place] for place in places]), piece),
                     torch.stack([parts[place] for place in places]),
-                    piece[:3],
+                    self._pixel_size(piece),
                     self.quantizer,
                 )
                 for place, found_QE in zip(places, found_BQE):
@@ -250,24 +248,46 @@ class TiTokVideo(LearnedTokenizer):
             patches_NP: Tensor = self.synthesis(codes_QE, pieces, generator)
             return patches_NP
         parts = torch.split(codes_QE, [piece.token_count for piece in pieces])
-        cells: list[Any] = [None] * len(pieces)
+        drawn: list[Any] = [None] * len(pieces)
+        pt, ph, pw = self.patch_size
         with torch.autocast(codes_QE.device.type, enabled=False):
             for piece, places in alike(pieces):
-                found_BNG = self.spectrum.cells(torch.stack([parts[place] for place in places]), piece[:3])
-                for place, found_NG in zip(places, found_BNG):
-                    cells[place] = found_NG
-            cells_NG = torch.cat(cells)
-            drawn_NP = self.spectrum.patches(cells_NG)
-        patches_NP = self.synthesis(codes_QE, pieces, generator, start_ND=self.from_cells(cells_NG))
+                pixels_BXC = self.spectrum.cells(
+                    torch.stack([parts[place] for place in places]), self._pixel_size(piece)
+                )
+                found_BNP = rearrange(
+                    pixels_BXC, "B (t pt h ph w pw) C -> B (t h w) (pt ph pw C)",
+                    t=piece.t, h=piece.h, w=piece.w, pt=pt, ph=ph, pw=pw,
+                )  # fmt: skip
+                for place, found_NP in zip(places, found_BNP):
+                    drawn[place] = found_NP
+        drawn_NP = torch.cat(drawn)
+        patches_NP = self.synthesis(codes_QE, pieces, generator, start_ND=self.from_cells(drawn_NP))
         return patches_NP + drawn_NP
+
+    def _pixel_size(self, piece: Piece) -> tuple[int, int, int]:
+        """(T, H, W) of a piece, padding included."""
+        pt, ph, pw = self.patch_size
+        return piece.t * pt, piece.h * ph, piece.w * pw
+
+    def _pixel_rows(self, patches_BNP: Tensor, piece: Piece) -> Tensor:
+        """(B, N, P) -> (B, T*H*W, C)."""
+        pt, ph, pw = self.patch_size
+        return rearrange(
+            patches_BNP, "B (t h w) (pt ph pw C) -> B (t pt h ph w pw) C",
+            t=piece.t, h=piece.h, w=piece.w, pt=pt, ph=ph, pw=pw,
+        )  # fmt: skip
 
     @torch.no_grad()
     def start_spectral(self, videos: Sequence[Tensor]) -> None:
         """Become the transform codec that suits segments of these videos (3, T, H, W): see ``spectrum``."""
         if self.spectrum is None:
-            raise InputError("start_spectral needs a tokenizer with spectral_channels")
+            raise InputError("start_spectral needs a tokenizer that is spectral")
         segments, pieces = self._cut(self.checked_videos(videos), [1] * len(videos))
-        clips = [(patches_of([part], self.patch_size), piece[:3]) for part, piece in zip(segments, pieces)]
+        clips = [
+            (self._pixel_rows(patches_of([part], self.patch_size)[None], piece)[0], self._pixel_size(piece))
+            for part, piece in zip(segments, pieces)
+        ]
         self.spectrum.start(clips, self.quantizer)
         for layer in (self.analysis.project, self.synthesis.head):
             nn.init.zeros_(layer.weight)

@@ -27,7 +27,7 @@ class TiTokVideoConfig:
         max_extents: positions that rotary bands are spaced for: (tokens, t, h, w). Larger ones work.
         nested_dropout: in training each segment is decoded from its first k tokens alone, k uniform in 1 to its count,
             so that any prefix decodes (tail token drop, arXiv 2501.10064).
-        spectral_channels: G of a ``Spectrum``, from which ``start_spectral`` starts the tokens; None: none. Needs FSQ.
+        spectral: has a ``Spectrum``, from which ``start_spectral`` starts the tokens as waves. Needs FSQ.
         spectral_tokens: how many tokens of a segment it starts.
     """
 
@@ -40,7 +40,7 @@ class TiTokVideoConfig:
     max_extents: tuple[int, int, int, int]
     blocks: BlockOptions = field(default_factory=BlockOptions)
     nested_dropout: bool = False
-    spectral_channels: int | None = None
+    spectral: bool = False
     spectral_tokens: int = 512
 
     def __post_init__(self) -> None:
@@ -48,11 +48,8 @@ class TiTokVideoConfig:
         object.__setattr__(self, "max_extents", tuple(self.max_extents))
         if self.token_count < 1:
             raise InputError(f"TiTokVideoConfig.token_count must be at least 1, got {self.token_count}")
-        if min(self.spectral_channels or 1, self.spectral_tokens) < 1:
-            raise InputError(
-                "TiTokVideoConfig.spectral_channels and spectral_tokens must be at least 1, got "
-                f"{self.spectral_channels} and {self.spectral_tokens}"
-            )
+        if self.spectral_tokens < 1:
+            raise InputError(f"TiTokVideoConfig.spectral_tokens must be at least 1, got {self.spectral_tokens}")
         if self.max_frames < 1 or self.max_frames % self.patch_size[0]:
             raise InputError(
                 f"TiTokVideoConfig.max_frames must be a multiple of the patch's {self.patch_size[0]} frames, "
