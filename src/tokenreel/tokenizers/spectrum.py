@@ -93,9 +93,9 @@ class Spectrum(nn.Module):
         waves_BX = waves_BX.index_add(1, self.place_QE[:count].flatten(), told_BX)
         t, h, w = (min(most, size) for most, size in zip(_MOST_WAVES, grid))
         index_F, fits_F = self._places((t, h, w))
-        waves_BFG = waves_BX.unflatten(1, (-1, self.channels)) * fits_F[:, None]
+        waves_BFG = rearrange(waves_BX, "B (F G) -> B F G", G=self.channels) * fits_F[:, None]
         box_BXG = waves_BX.new_zeros(num_clips, t * h * w, self.channels).index_add(1, index_F, waves_BFG)
-        values_BthwG = _values(box_BXG.unflatten(1, (t, h, w)), grid)
+        values_BthwG = _values(rearrange(box_BXG, "B (t h w) G -> B t h w G", t=t, h=h), grid)
         cells: Tensor = self.synthesise(rearrange(values_BthwG, "B t h w G -> B (t h w) G"))
         return cells
 
