@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 import tokenreel
+from tokenreel.cli.tokens import encode
 from tokenreel.errors import InputError
 from tokenreel.jobs.encode import decode_file, encode_file
 from tokenreel.media.pixels import to_video
@@ -46,6 +48,7 @@ def card_of(name: str) -> str:
 
 def test_the_default_ships() -> None:
     assert DEFAULT in NAMES
+    assert inspect.signature(encode).parameters["tokenizer"].default == DEFAULT
     assert pretrained_folder("../pretrained") is None
     assert pretrained_folder("nothing-of-the-kind") is None
     with pytest.raises(InputError, match=r"known names: .*video-fsq, raw"):

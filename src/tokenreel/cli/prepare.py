@@ -13,7 +13,12 @@ __all__ = ["prepare"]
 
 
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Files, folders, tables, tars, npz.", show_default=False)],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files, folders, tables, tars, npz, or drawn scenes: rendered:COUNT[,FRAMES,H,W].", show_default=False
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder for the shards.", show_default=False)],
     short_side: Annotated[int, typer.Option(help="Shrink frames to this short side.", metavar="PIXELS")] = 256,
     fps: Annotated[float, typer.Option(help="At most this many frames a second; 0: all.", metavar="F")] = 15.0,

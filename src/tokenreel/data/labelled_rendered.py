@@ -98,8 +98,8 @@ def rendered_set(
 ) -> LabelledSet:
     """A labelled set of rendered scenes with the heads shape, colour, texture, background and motion.
 
-    Arguments are those of ``RenderedCollection``. Every scene is thought out at once (a quarter of a millisecond
-    each), none is drawn.
+    Arguments are those of ``RenderedCollection``. Every scene is thought out at once (half a
+    millisecond each), none is drawn.
     """
     scenes = RenderedCollection(
         num_examples, first=first, seed=seed, held_out=held_out, num_frames=num_frames, height=height, width=width

@@ -138,11 +138,11 @@ def _last_steps(
 
     start = time.perf_counter()
     with bar("learned") as progress:
-        told, learned = _learned(source, folder, progress)
-    yield _step("learned", told["sentence"], start, **told["values"])
+        short, values, learned = _learned(source, folder, progress)
+    yield _step("learned", f"{short}; side_by_side.mp4", start, **values)
 
     start = time.perf_counter()
-    notes = [source.name, f"embedding inverted within {error:.1e}", told["short"]]
+    notes = [source.name, f"embedding inverted within {error:.1e}", short]
     picture = _picture(source, sequence, plain, folder, notes, learned)
     yield _step("picture", f"{picture}: look at this first", start, picture=str(picture), folder=str(folder))
 
@@ -151,8 +151,11 @@ def _step(name: str, sentence: str, start: float, **values: Any) -> Step:
     return Step(name, sentence, time.perf_counter() - start, values)
 
 
-def _learned(source: Path, folder: Path, progress: Any) -> tuple[dict[str, Any], list[Any]]:
-    """The clip through the tokenizer that ships; a film of both side by side, and some decoded frames."""
+def _learned(source: Path, folder: Path, progress: Any) -> tuple[str, dict[str, Any], list[Any]]:
+    """The clip through the tokenizer that ships, and a film of both side by side.
+
+    Returns a sentence, its figures, and some decoded frames.
+    """
     from tokenreel.media.pixels import to_frames, to_video
     from tokenreel.media.read import read
     from tokenreel.media.write import write
@@ -163,7 +166,7 @@ def _learned(source: Path, folder: Path, progress: Any) -> tuple[dict[str, Any],
     clip = read(source, Selection(max_frames=_LEARNED_FRAMES), size=side)
     coder = load(DEFAULT)
     encoder, decoder = coder.encoder(), coder.decoder()
-    video, ids, parts = to_video(clip.frames_THWC), 0, []
+    video, parts = to_video(clip.frames_THWC), []
     for start in range(0, clip.num_frames, _LEARNED_PART):
         for tokens in encoder.push(video[:, start : start + _LEARNED_PART]):
             parts.append(tokens)
@@ -180,11 +183,12 @@ def _learned(source: Path, folder: Path, progress: Any) -> tuple[dict[str, Any],
     both = both[:, :, : both.shape[2] // 2 * 2]
     write(folder / "side_by_side.mp4", replace(clip, frames_THWC=np.ascontiguousarray(both)))
     frames, height, width = clip.size
-    short = f"{ids:,} tokens of {coder.codebook_size:,} codes, {rate:.3f} bits a pixel, {level:.1f} dB"
-    sentence = f"{DEFAULT}: {frames} frames {width}x{height} as {short}; side_by_side.mp4"
+    sentence = (
+        f"{DEFAULT}: {frames} frames {width}x{height} as {ids:,} tokens of {coder.codebook_size:,} codes, "
+        f"{rate:.3f} bits a pixel, {level:.1f} dB"
+    )
     values = {"learned_tokens": ids, "learned_psnr_db": round(level, 3), "learned_bits_per_pixel": round(rate, 6)}
-    shown = [frames_THWC[index] for index in uniform_indices(frames, min(_SHOWN, frames))]
-    return {"sentence": sentence, "short": f"{DEFAULT}: {short}", "values": values}, shown
+    return sentence, values, [frames_THWC[index] for index in uniform_indices(frames, min(_SHOWN, frames))]
 
 
 def _picture(

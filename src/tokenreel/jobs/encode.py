@@ -184,12 +184,14 @@ def tokenizer_of(
         places.append(source)
     if not places and is_hub_id(source):
         places = [source]
-    found = [load(place, device=device, precision=precision, local_files_only=True) for place in places]
-    for coder in found:
+    first = None
+    for place in places:
+        coder = load(place, device=device, precision=precision, local_files_only=True)
         if coder.fingerprint == tokens.fingerprint:
             return coder
-    if found:
-        check_fingerprint(found[0], tokens)
+        first = coder if first is None else first
+    if first is not None:
+        check_fingerprint(first, tokens)
     raise InputError(
         f"{os.fspath(where)} was made by the tokenizer {source!r}, which is neither here nor beside it; "
         "name it with --tokenizer"

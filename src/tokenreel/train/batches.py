@@ -34,6 +34,7 @@ from tokenreel.media.pixels import to_video
 from .batch_config import TITOK_VIDEO, BatchConfig, Shape, shapes
 from .films import open_film
 from .mixing import RENDERED, Mix, Source, rendered_clip
+from .stream_state import check_stream_state
 from .views import View, centre_view, random_view
 
 __all__ = ["RENDERED", "TITOK_VIDEO", "Batch", "BatchConfig", "BatchStream", "Source", "validation_batches"]
@@ -303,14 +304,7 @@ class BatchStream:
         Raises:
             MismatchError: the state is of other sources, another config, seed, number of ranks or version.
         """
-        if state.get("version") != _VERSION:
-            raise MismatchError(f"the state of the batches has version {state.get('version')!r}, expected {_VERSION}")
-        for name, ours in self._identity().items():
-            if state.get(name) != ours:
-                raise MismatchError(
-                    f"the state of the batches was saved with {name}={state.get(name)!r}, this run has {ours!r}: the "
-                    "batches would be others; use the same data and options, or start without the state"
-                )
+        check_stream_state(state, version=_VERSION, identity=self._identity())
         index = int(state["index"])
         first = dict(state["first"]).get(str(self._maker.rank))
         self._run += 1

@@ -31,6 +31,7 @@ from tokenreel.types import Grid, Tokens
 
 from .batches import Broken
 from .mixing import Mix, Source
+from .stream_state import check_stream_state
 from .token_batches_config import TokenBatchConfig
 from .token_batches_origin import TokenOrigin
 
@@ -236,14 +237,7 @@ class TokenStream:
         Raises:
             MismatchError: the state is of other sources, another config, seed, number of ranks or version.
         """
-        if state.get("version") != _VERSION:
-            raise MismatchError(f"the state of the batches has version {state.get('version')!r}, expected {_VERSION}")
-        for name, ours in self._identity().items():
-            if state.get(name) != ours:
-                raise MismatchError(
-                    f"the state of the batches was saved with {name}={state.get(name)!r}, this run has {ours!r}: the "
-                    "batches would be others; use the same data and options, or start without the state"
-                )
+        check_stream_state(state, version=_VERSION, identity=self._identity())
         self.close()
         self.index = int(state["index"])
         noted = (Broken(*entry) for entry in state["broken"])
