@@ -7,6 +7,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from torch import Tensor
 
 import tokenreel
 from tokenreel.cli.tokens import encode
+from tokenreel.data.opening import open_collection
 from tokenreel.errors import InputError
 from tokenreel.jobs.encode import decode_file, encode_file
+from tokenreel.measure.protocol import Protocol
 from tokenreel.media.pixels import to_video
 from tokenreel.media.read import read
 from tokenreel.render import natural_clip
@@ -83,6 +86,32 @@ def test_rendered_clips_are_as_good_as_the_card_says(name: str) -> None:
     model = load(name)
     levels = [level_of(model.decode(model.encode([video]))[0], video) for video in rendered()]
     assert abs(float(np.mean(levels)) - float(said[1])) < 0.1
+
+
+def figures_of(name: str) -> dict[tuple[str, int | None], float]:
+    """What the card says of real clips: the set and the tokens (None: as many as there are) to dB."""
+    rows = re.findall(r"^\| (13 clips|Kodak)[^|]*?(?:, (\d+) tokens)? \| ([\d.]+) dB", card_of(name), re.MULTILINE)
+    return {(place, int(count) if count else None): float(level) for place, count, level in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_real_clips_are_as_good_as_the_card_says(name: str, data_dir: Path) -> None:
+    said = figures_of(name)
+    assert said, "the card names no figure of real clips"
+    for (place, count), level in said.items():
+        folder, protocol = {
+            "13 clips": ("clips/eval", Protocol(frames=17, size=128 if name == "video-titok" else 256)),
+            "Kodak": ("images/kodak24", Protocol(frames=1)),
+        }[place]
+        found, model = open_collection(data_dir / folder), load(name)
+        options: dict[str, Any] = {} if count is None else {"token_counts": count}
+        levels = []
+        for index in range(len(found)):
+            video = to_video(protocol.read(found[index]).frames_THWC)
+            (decoded,) = model.decode(model.encode([video], **options))
+            levels.append(level_of(decoded, video))
+        assert abs(float(np.mean(levels)) - level) < 0.1, (place, count)
 
 
 def test_files_name_it_and_are_decoded_without_being_told(tmp_path: Path) -> None:

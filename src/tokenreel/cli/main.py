@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tokenreel import __version__
-from tokenreel.cli import bpe, evaluate, generate, patches, prepare, tokenizers, tokens, tour, train
+from tokenreel.cli import bpe, classify, evaluate, generate, patches, prepare, tokenizers, tokens, tour, train
 from tokenreel.errors import TokenReelError, TokenReelWarning
 
 __all__ = ["app", "run"]
@@ -56,6 +56,7 @@ app.add_typer(tokenizers.app, name="tokenizers", rich_help_panel="Tokens")
 app.command(rich_help_panel="Training")(prepare.prepare)
 app.command(rich_help_panel="Training")(train.train)
 app.command(rich_help_panel="Generation")(generate.generate)
+app.command(rich_help_panel="Classification")(classify.classify)
 
 
 def run() -> None:

@@ -37,10 +37,10 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a tokenizer on your own clips, or a generator on token shards. Stopped at any moment, --resume goes on.
+    """Train a tokenizer or a classifier on your clips, a generator on token shards. Stopped runs go on with --resume.
 
     Without a recipe: what there is. The folder of the run gets checkpoints/, metrics.jsonl, tensorboard/, pictures/
-    and, at the end, tokenizer/ or generator/, which other commands take.
+    and, at the end, tokenizer/, generator/ or classifier/, which other commands take.
 
     Example: [bold]tokenreel train tiny-cvivit --data clips/ loop.steps=500[/bold]
 
@@ -51,6 +51,8 @@ def train(
     Example: [bold]tokenreel train decoder-sharp --data clips/ model.init=runs/tiny-cvivit/tokenizer[/bold]
 
     Example: [bold]tokenreel train tiny-maskgit --data token_shards/[/bold]
+
+    Example: [bold]tokenreel train tiny-vivit --data folder_per_class/[/bold]
 
     Example: [bold]torchrun --nproc-per-node 8 -m tokenreel.cli.main train cvivit-base --data shards/[/bold]
     """
@@ -110,6 +112,9 @@ def _result_sentence(result: Mapping[str, Any]) -> str:
         notes += f"; {len(result['broken'])} broken examples replaced"
     if not result["finished"]:
         notes += "; --resume goes on"
+    for part, figures in result.get("scores", {}).items():
+        area = f", AUC {figures['auc']:.4f}" if "auc" in figures else ""
+        notes += f"; {part}: {100 * figures['accuracy']:.2f} % right{area}"
     state = "trained" if result["finished"] else "stopped"
     return f"{result[result['trained']]}: {state} after {result['steps']} steps, {result['seconds']:.0f} s{notes}"
 

@@ -1,6 +1,7 @@
 """A recipe to a trained model in a folder: checkpoints, logs, pictures, and the model itself.
 
-What is trained, and on what, is one file an objective: ``train_autoencode``, ``train_masked``.
+What is trained, and on what, is one file an objective: ``train_autoencode``, ``train_masked``,
+``train_classify``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tokenreel.train.recipes import Recipe, load_recipe
 from tokenreel.train.runtime import Runtime, started
 
 from .train_autoencode import AutoencodeParts
+from .train_classify import ClassifyParts
 from .train_masked import MaskedParts
 from .train_parts import Parts
 from .train_resume import about_run, check_folder, check_same
@@ -35,6 +37,7 @@ __all__ = ["PARTS", "dry_run", "train"]
 PARTS: dict[str, Callable[..., Parts]] = {
     "autoencode": AutoencodeParts,
     "masked": MaskedParts,
+    "classify": ClassifyParts,
 }
 """What each objective (``train.recipes.OBJECTIVES``) brings: ``(recipe, runtime, lpips=, num_workers=) -> Parts``."""
 
@@ -110,6 +113,7 @@ class _Run:
             on_look=None if self.is_sharded else self._look,  # no process has all weights
         )
         self.log: RunLog | None = None
+        self.told: Mapping[str, Any] = {}
 
     def go(self, resume: bool) -> dict[str, Any]:
         began = self.trainer.resume() if resume else False
@@ -136,6 +140,7 @@ class _Run:
             "broken": [one.key for one in self.parts.stream.broken],
             "seconds": round(seconds, 1),
             "rank": self.runtime.rank,
+            **self.told,
         }
 
     def _export(self) -> dict[str, str]:
@@ -155,7 +160,7 @@ class _Run:
                         "is whole: free the disk and say --resume"
                     ) from error
         if self.runtime.is_main:
-            self.parts.complete(self.folder)
+            self.told = self.parts.complete(self.folder) or {}
         self.runtime.wait()
         return found
 
@@ -171,8 +176,11 @@ class _Run:
             self.on_line({**values, "steps": self.plan.loop.steps})
 
     def _look(self, step: int, model: nn.Module) -> None:
-        """A picture; training goes on without it where it cannot be made."""
+        """Scores and a picture; training goes on without where they cannot be made."""
         try:
+            values = self.parts.measured(model, step, self.folder)
+            if values and self.log is not None:
+                self.log.write({"step": step, **values})
             self._picture(step, model)
         except (InputError, OSError) as error:
             warnings.warn(f"no picture of step {step}: {error}", TokenReelWarning, stacklevel=3)

@@ -85,6 +85,10 @@ class AutoencodeParts:
     def complete(self, folder: Path) -> None:
         """Nothing."""
 
+    def measured(self, model: nn.Module, step: int, folder: Path) -> Mapping[str, float]:
+        """Nothing."""
+        return {}
+
     def picture(self, model: nn.Module, step: int) -> Any:
         """Originals beside reconstructions, a few frames of a few clips."""
         from tokenreel.jobs.sheet import contact_sheet

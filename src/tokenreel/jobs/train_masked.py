@@ -130,6 +130,10 @@ class MaskedParts:
                 with whole_file(generator / "tokenizer" / name) as path:
                     shutil.copyfile(Path(source) / name, path)
 
+    def measured(self, model: nn.Module, step: int, folder: Path) -> Mapping[str, float]:
+        """Nothing."""
+        return {}
+
     def picture(self, model: nn.Module, step: int) -> Any:
         """Records beside what the generator makes of their captions or classes."""
         from tokenreel.jobs.sheet import contact_sheet

@@ -76,8 +76,14 @@ class Parts(Protocol):
     def exports(self, model: nn.Module) -> dict[str, SavedModel]:
         """What is written to the run's folder, by the name of its own; the first is what the run is for."""
 
-    def complete(self, folder: Path) -> None:
-        """What else belongs beside the exports; by the main process, after they are written."""
+    def complete(self, folder: Path) -> Mapping[str, Any] | None:
+        """What else belongs beside the exports; by the main process, after they are written.
+
+        What it gives is told in the summary of the run.
+        """
+
+    def measured(self, model: nn.Module, step: int, folder: Path) -> Mapping[str, float]:
+        """Every ``look_every`` steps, by the main process: figures for the log."""
 
     def picture(self, model: nn.Module, step: int) -> Any:
         """A PIL image of what the model does now, or None."""

@@ -20,6 +20,7 @@ from tokenreel.errors import FormatError, InputError
 
 from .recipes_autoencode import AutoencodeRecipe
 from .recipes_base import PLACEHOLDER, DataChoice, Recipe, SourceChoice
+from .recipes_classify import ClassifyRecipe
 from .recipes_masked import MaskedRecipe
 from .recipes_values import built
 
@@ -28,6 +29,7 @@ __all__ = ["OBJECTIVES", "Recipe", "load_recipe", "recipe_names", "recipe_title"
 OBJECTIVES: dict[str, type[Recipe]] = {
     "autoencode": AutoencodeRecipe,
     "masked": MaskedRecipe,
+    "classify": ClassifyRecipe,
 }
 """What ``objective`` may say; ``jobs.train`` has the parts of each in a table of the same names."""
 

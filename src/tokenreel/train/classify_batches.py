@@ -1,0 +1,411 @@
+"""Batches of a labelled set for training a classifier: shuffled or balanced, changed at random, resumable.
+
+::
+
+    reader = ClipReader(model.config, ClipView(video=VideoAugment(shift=0.1)), is_random=True)
+    with LabelledStream(train, reader, LabelledBatchConfig(batch_size=16), seed=0) as stream:
+        for batch in stream: ...             # endless; batch.inputs.logits(model, generator), batch.targets
+        state = stream.state_dict()          # at any moment; load_state_dict goes on with the next batch
+
+``classify_clips`` reads pixels, ``classify_codes`` ids. Examples are kept as they are first read, up to a number of
+bytes; kept or not, batches are the same.
+
+Letters: B examples.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tokenreel.classify.logits import Logits
+from tokenreel.data.labelled import LabelledExample, LabelledSet
+from tokenreel.data.order import EpochOrder
+from tokenreel.errors import InputError, MismatchError, TokenReelWarning
+
+from .batches import Broken
+
+__all__ = ["Inputs", "LabelledBatch", "LabelledBatchConfig", "LabelledStream", "Reader", "labelled_batches"]
+
+_VERSION = 1
+_TRIES = 64
+_EPOCHS, _CHANGES = 6, 7  # of seeds
+_AHEAD = 2  # batches that each thread may be ahead
+
+
+class Inputs(Protocol):
+    """What a classifier reads of a batch."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all examples."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+
+    def logits(self, model: nn.Module, generator: torch.Generator | None) -> Logits:
+        """What the classifier answers; the generator draws what it drops in training."""
+
+    def mixed(
+        self, probs: Mapping[str, Tensor], *, alpha: float, generator: torch.Generator
+    ) -> tuple[Self, dict[str, Tensor]]:
+        """Inputs and labels mixed with others of the batch."""
+
+
+class Reader(Protocol):
+    """Examples to what is kept of them, and from there to batches."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a batch beside its examples, as JSON values."""
+
+    def read(self, example: LabelledExample) -> Any:
+        """What is kept of an example. InputError: it cannot be read."""
+
+    def num_bytes(self, item: Any) -> int:
+        """Of what is kept."""
+
+    def joined(self, items: Sequence[Any], generator: torch.Generator) -> Inputs:
+        """A batch; every draw is the generator's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledBatchConfig:
+    """How examples become batches.
+
+    Attributes:
+        batch_size: examples a batch.
+        balanced: the classes take turns, so that each is seen equally often; of a set with one head.
+        cache_bytes: examples are kept in memory while they are no more than this.
+    """
+
+    batch_size: int
+    balanced: bool = False
+    cache_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.cache_bytes < 0:
+            raise InputError(
+                "batch_size must be at least 1 and cache_bytes at least 0, got "
+                f"{self.batch_size} and {self.cache_bytes}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelledBatch:
+    """Examples to learn from.
+
+    Attributes:
+        inputs: what a classifier reads.
+        targets: head -> int64 (B,), numbers of classes.
+        num_classes: head -> how many it has.
+        sources: where each example came from, for messages.
+        index: the number of the batch in its stream.
+    """
+
+    inputs: Inputs
+    targets: Mapping[str, Tensor]
+    num_classes: Mapping[str, int]
+    sources: tuple[str, ...]
+    index: int
+
+    def __post_init__(self) -> None:
+        for head, numbers_B in self.targets.items():
+            if numbers_B.shape != (len(self),) or numbers_B.dtype != torch.int64 or head not in self.num_classes:
+                raise InputError(
+                    f"LabelledBatch.targets of {head} must be int64 ({len(self)},) with a number of classes, got "
+                    f"{numbers_B.dtype} {tuple(numbers_B.shape)}"
+                )
+        if len(self.sources) != len(self) or not len(self):
+            raise InputError(f"LabelledBatch has {len(self)} examples and {len(self.sources)} sources")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def to(self, device: torch.device) -> LabelledBatch:
+        """The same on a device."""
+        targets = {head: numbers_B.to(device) for head, numbers_B in self.targets.items()}
+        return replace(self, inputs=self.inputs.to(device), targets=targets)
+
+    def __repr__(self) -> str:
+        return f"LabelledBatch({self.index}: {len(self)} examples of {', '.join(self.targets)})"
+
+
+class _Made(NamedTuple):
+    number: int
+    batch: LabelledBatch | None
+    broken: list[Broken]
+    error: InputError | None
+
+
+class LabelledStream:
+    """Batches without end; the one of a number depends on (seed, number, rank) alone.
+
+    Every example comes once in an epoch over all ranks; balanced, every example of a class once in an epoch of it. An
+    example that cannot be read is replaced by the next in order and named in one warning.
+
+    Args:
+        labelled: what is learned from.
+        reader: of its examples.
+        config: what batches are made of.
+        seed: of order and changes.
+        rank, world_size: this process among those that share the set.
+        num_workers: threads that work ahead; 0 makes a batch where it is asked for.
+
+    Raises:
+        InputError: a number is out of range, or classes cannot take turns.
+
+    Attributes:
+        index: the number of the next batch.
+    """
+
+    def __init__(
+        self,
+        labelled: LabelledSet,
+        reader: Reader,
+        config: LabelledBatchConfig,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        if world_size < 1 or not 0 <= rank < world_size or num_workers < 0 or seed < 0:
+            raise InputError(
+                "rank must lie in [0, world_size), num_workers and seed be at least 0, got "
+                f"rank={rank}, world_size={world_size}, num_workers={num_workers}, seed={seed}"
+            )
+        self.labelled, self.reader, self.config, self.index = labelled, reader, config, 0
+        self._seed, self._rank, self._world_size, self._num_workers = seed, rank, world_size, num_workers
+        self._pools = _pools(labelled) if config.balanced else [np.arange(len(labelled))]
+        self._order = lru_cache(maxsize=4 * len(self._pools))(self._epoch)
+        self._kept: dict[int, Any] = {}
+        self._kept_bytes, self._lock = 0, threading.Lock()
+        self._broken: dict[int, Broken] = {}
+        self._run = 0
+        self._threads: ThreadPoolExecutor | None = None
+
+    @property
+    def broken(self) -> list[Broken]:
+        """Every broken example so far, each once."""
+        return list(self._broken.values())
+
+    def batch(self, index: int) -> LabelledBatch:
+        """Batch number ``index``, made here; the stream does not move.
+
+        Raises:
+            InputError: no example can be read.
+        """
+        return self._handed(self._made(index))
+
+    def __iter__(self) -> Iterator[LabelledBatch]:
+        """The batches from ``index`` on, without end.
+
+        Raises:
+            InputError: no example can be read.
+        """
+        self.close()
+        run = self._run
+        for made in self._ahead(self.index):
+            if run != self._run:
+                raise InputError("this iteration has ended: the stream was closed, moved, or iterated anew meanwhile")
+            batch = self._handed(made)
+            self.index = made.number + 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, as JSON values: what was handed over counts, not what is made ahead."""
+        return {
+            "version": _VERSION,
+            "index": self.index,
+            "broken": [list(broken) for broken in self.broken],
+            **self._identity(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken; the number of workers and of bytes kept may be another.
+
+        Raises:
+            MismatchError: the state is of another set, config, seed, number of ranks or version.
+        """
+        if state.get("version") != _VERSION:
+            raise MismatchError(f"the state of the batches has version {state.get('version')!r}, expected {_VERSION}")
+        for name, ours in self._identity().items():
+            if state.get(name) != ours:
+                raise MismatchError(
+                    f"the state of the batches was saved with {name}={state.get(name)!r}, this run has {ours!r}: the "
+                    "batches would be others; use the same data and options, or start without the state"
+                )
+        self.close()
+        self.index = int(state["index"])
+        self._broken = {one.number: one for one in (Broken(*entry) for entry in state["broken"])}
+
+    def close(self) -> None:
+        """End iterations under way and the threads that work ahead."""
+        self._run += 1
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            self._threads = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _ahead(self, first: int) -> Iterator[_Made]:
+        if not self._num_workers:
+            yield from map(self._made, itertools.count(first))
+            return
+        threads = self._threads = ThreadPoolExecutor(self._num_workers, "clips")
+        line: deque[Future[_Made]] = deque()
+        for index in itertools.count(first):
+            while len(line) < _AHEAD * self._num_workers:
+                line.append(threads.submit(self._made, index + len(line)))
+            yield line.popleft().result()
+
+    def _made(self, index: int) -> _Made:
+        """A batch; a function of its number, in whatever thread."""
+        size, broken = self.config.batch_size, list[Broken]()
+        places = range(index * size, (index + 1) * size)
+        try:
+            seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
+        except InputError as error:
+            return _Made(index, None, broken, error)
+        mixed = np.random.SeedSequence([self._seed, _CHANGES, index, self._rank]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(mixed[0]) >> 1)
+        inputs = self.reader.joined([item for _, item in seen], generator)
+        return _Made(index, _batch(self.labelled, inputs, [number for number, _ in seen], index), broken, None)
+
+    def _seen(self, number: int, broken: list[Broken]) -> tuple[int, Any]:
+        """The example at a place of the row; where it is broken, the next of its epoch that is not."""
+        turn, which = divmod(number, len(self._pools))
+        pool = self._pools[which]
+        epoch, at = divmod(turn, len(pool))
+        for offset in range(min(_TRIES, len(pool))):
+            with self._lock:  # an order keeps the block that it was last asked for
+                example = int(pool[self._order(which, epoch)[(at + offset) % len(pool)]])
+            try:
+                return example, self._item(example)
+            except MismatchError:
+                raise
+            except (InputError, OSError) as error:
+                broken.append(Broken(0, example, self.labelled.key(example), str(error)))
+        raise InputError(
+            f"none of {min(_TRIES, len(pool))} examples of {self.labelled.name} that were tried can be used; the last, "
+            f"{broken[-1].key}: {broken[-1].reason}"
+        )
+
+    def _item(self, number: int) -> Any:
+        """What is kept of an example, read now or before."""
+        if number in self._kept:
+            return self._kept[number]
+        item = self.reader.read(self.labelled[number])
+        with self._lock:
+            size = self.reader.num_bytes(item)
+            if number not in self._kept and self._kept_bytes + size <= self.config.cache_bytes:
+                self._kept[number] = item
+                self._kept_bytes += size
+        return item
+
+    def _epoch(self, which: int, epoch: int) -> EpochOrder:
+        number = epoch * len(self._pools) + which
+        return EpochOrder(len(self._pools[which]), seed=self._seed + (_EPOCHS << 40), epoch=number)
+
+    def _handed(self, made: _Made) -> LabelledBatch:
+        for one in made.broken:
+            if one.number not in self._broken:
+                self._broken[one.number] = one
+                warnings.warn(f"replaced the broken example {one.key}: {one.reason}", TokenReelWarning, stacklevel=3)
+        if made.batch is None:
+            raise made.error or InputError("no batch")
+        return made.batch
+
+    def _identity(self) -> dict[str, Any]:
+        config = {name: value for name, value in asdict(self.config).items() if name != "cache_bytes"}
+        return {
+            "seed": self._seed,
+            "world_size": self._world_size,
+            "config": config,
+            "reader": self.reader.identity(),
+            "examples": _fingerprint(self.labelled),
+        }
+
+
+def labelled_batches(
+    labelled: LabelledSet, reader: Reader, *, batch_size: int, kept: dict[int, Any] | None = None
+) -> Iterator[tuple[list[int], LabelledBatch]]:
+    """Every example once, in order, with their numbers: to measure by. Unreadable ones are left out with a warning.
+
+    Args:
+        kept: what was read before, by number; filled here.
+
+    Raises:
+        InputError: no example can be read.
+    """
+    held = {} if kept is None else kept
+    generator, index = torch.Generator(), 0
+    for start in range(0, len(labelled), batch_size):
+        numbers, items = [], []
+        for number in range(start, min(start + batch_size, len(labelled))):
+            try:
+                item = held[number] if number in held else reader.read(labelled[number])
+                items.append(item)
+                numbers.append(number)
+                if kept is not None:
+                    kept[number] = item
+            except MismatchError:
+                raise
+            except (InputError, OSError) as error:
+                text = f"left out the broken example {labelled.key(number)}: {error}"
+                warnings.warn(text, TokenReelWarning, stacklevel=2)
+        if items:
+            yield numbers, _batch(labelled, reader.joined(items, generator), numbers, index)
+            index += 1
+    if not index:
+        raise InputError(f"no example of {labelled.name} can be read")
+
+
+def _batch(labelled: LabelledSet, inputs: Inputs, numbers: Sequence[int], index: int) -> LabelledBatch:
+    at = np.array(numbers)
+    return LabelledBatch(
+        inputs=inputs,
+        targets={head: torch.from_numpy(labelled.targets(head)[at]) for head in labelled.heads},
+        num_classes={head: len(names) for head, names in labelled.heads.items()},
+        sources=tuple(labelled.key(number) for number in numbers),
+        index=index,
+    )
+
+
+def _pools(labelled: LabelledSet) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    """The examples of each class."""
+    if len(labelled.heads) > 1:
+        raise InputError(
+            f"classes of several heads ({', '.join(labelled.heads)}) cannot take turns; say data.batches.balanced=false"
+        )
+    targets = labelled.targets()
+    pools = [np.flatnonzero(targets == number) for number in range(len(next(iter(labelled.heads.values()))))]
+    return [pool for pool in pools if len(pool)]
+
+
+def _fingerprint(labelled: LabelledSet) -> dict[str, Any]:
+    """Which examples with which classes these are."""
+    keys = "\n".join(labelled.key(number) for number in range(len(labelled)))
+    found = crc32(keys.encode("utf-8", "surrogateescape"))
+    for head, names in labelled.heads.items():
+        found = crc32(labelled.targets(head).tobytes(), crc32("\n".join((head, *names)).encode(), found))
+    return {"count": len(labelled), "crc32": f"{found:08x}"}
