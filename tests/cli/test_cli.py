@@ -37,7 +37,20 @@ def process(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-COMMANDS = ["demo", "patchify", "check", "restore", "encode", "decode", "inspect", "eval", "prepare", "train", "classify", "generate"]
+COMMANDS = [
+    "demo",
+    "patchify",
+    "check",
+    "restore",
+    "encode",
+    "decode",
+    "inspect",
+    "eval",
+    "prepare",
+    "train",
+    "classify",
+    "generate",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

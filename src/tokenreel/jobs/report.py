@@ -20,7 +20,7 @@ from .report_plot import Line, Mark, curve_plot, usage_plot
 from .report_style import STYLE
 from .report_words import FIGURES, bits, compared, counted, level, plain
 
-__all__ = ["report_page", "write_report"]
+__all__ = ["report_page", "table_of", "write_report"]
 
 _CARDS = ("psnr_db", "ssim", "bits_per_pixel", "codebook_usage", "temporal_psnr_db", "encode_frames_per_second")
 _MOST_ROWS = 200
@@ -123,7 +123,7 @@ def _curves(scores: Scores, curves: Sequence[CodecCurve]) -> str:
         "of JPEG and WebP are whole files, one a frame. Values between two points are read off the curve.</p>"
         + _legend(scores, curves)
         + f'<div class="pair">{"".join(plots)}</div>'
-        + _rows(head, rows)
+        + table_of(head, rows)
     )
 
 
@@ -195,7 +195,7 @@ def _figures(scores: Scores) -> str:
     for name, value in scores.named():
         title, write, meaning = FIGURES[name]
         rows.append([f"<b>{escape(title)}</b>", escape(write(value)), escape(meaning)])
-    return "<h2>All figures, and what they mean</h2>" + _rows(["figure", "value", "meaning"], rows, right=(1,))
+    return "<h2>All figures, and what they mean</h2>" + table_of(["figure", "value", "meaning"], rows, right=(1,))
 
 
 def _distances(scores: Scores, source: str) -> str:
@@ -235,13 +235,13 @@ def _table(scores: Scores) -> str:
     skipped = "".join(f"<p><b>{escape(source)}</b>: {escape(why)}</p>" for source, why in scores.skipped[:_MOST_ROWS])
     return (
         "<h2>Every clip</h2><p>Worst first.</p>"
-        + _rows(head, rows, right=(1, 2, 3, 4, 5, 6))
+        + table_of(head, rows, right=(1, 2, 3, 4, 5, 6))
         + more
         + (f"<h2>Left out</h2>{skipped}" if skipped else "")
     )
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (1, 2, 3)) -> str:
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (1, 2, 3)) -> str:
     """A table; ``head`` is text, cells are HTML."""
     places = ['class="num"' if column in right else 'class="key"' for column in range(len(head))]
     top = "".join(f"<th {place}>{escape(name)}</th>" for place, name in zip(places, head))

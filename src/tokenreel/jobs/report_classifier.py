@@ -24,8 +24,8 @@ from tokenreel.measure.classification_plot import confusion_picture
 from tokenreel.measure.classification_scores import ClassificationScores
 from tokenreel.media.frames import Selection
 
-from .report import _rows
-from .report_plot import _axes, _svg
+from .report import table_of
+from .report_plot import axes, svg
 from .report_style import STYLE
 from .report_words import counted, plain, share
 from .sheet import contact_sheet
@@ -106,7 +106,7 @@ def reliability_plot(bins: Sequence[ReliabilityBin]) -> str:
         return _SIDE - _BOTTOM - value * (_SIDE - _TOP - _BOTTOM)
 
     ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = [_axes(to_x, to_y, ticks, ticks, "confidence", "share that is right", width=_SIDE, height=_SIDE)]
+    parts = [axes(to_x, to_y, ticks, ticks, "confidence", "share that is right", width=_SIDE, height=_SIDE)]
     ends = f'x1="{to_x(0):.1f}" y1="{to_y(0):.1f}" x2="{to_x(1):.1f}" y2="{to_y(1):.1f}"'
     parts.append(f'<line class="even" {ends}/>')
     filled = [part for part in bins if part.confidence is not None and part.accuracy is not None]
@@ -120,7 +120,7 @@ def reliability_plot(bins: Sequence[ReliabilityBin]) -> str:
             f'<circle class="dot s0" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">'
             f"<title>{counted(part.count, 'example')}</title></circle>"
         )
-    return _svg(parts, "share that is right over confidence", width=_SIDE, height=_SIDE)
+    return svg(parts, "share that is right over confidence", width=_SIDE, height=_SIDE)
 
 
 def _head(result: ClassifierEvaluation) -> str:
@@ -145,7 +145,7 @@ def _figures(scores: ClassificationScores) -> str:
         small = f" <small>{escape(unit)}</small>" if unit else ""
         cards.append(f'<div class="card"><b class="num">{number}{small}</b><span>{title}</span></div>')
         rows.append([f"<b>{title}</b>", escape(with_interval(name, value, known.get(name))), escape(meaning)])
-    table = _rows(["figure", "value (95 %)", "meaning"], rows, right=(1,))
+    table = table_of(["figure", "value (95 %)", "meaning"], rows, right=(1,))
     return f'<div class="cards">{"".join(cards)}</div>{table}'
 
 
@@ -182,7 +182,7 @@ def _mistakes(scores: ClassificationScores, result: ClassifierEvaluation, labell
     head = ["example", "is", "taken for", "confidence", "of the true class"]
     return (
         f"<h3>Most confident mistakes</h3><p>{scores.num_mistakes:,} of {scores.num_examples:,} examples were told "
-        f"wrong; these the most surely.</p>{sheet}{_rows(head, rows, right=(3, 4))}"
+        f"wrong; these the most surely.</p>{sheet}{table_of(head, rows, right=(3, 4))}"
     )
 
 
@@ -191,7 +191,9 @@ def _classes(scores: ClassificationScores) -> str:
         [escape(part.name), f"{part.count:,}", *(_known(value) for value in (part.precision, part.recall, part.f1))]
         for part in scores.classes
     ]
-    return "<h3>Every class</h3>" + _rows(["class", "examples", "precision", "recall", "F1"], rows, right=(1, 2, 3, 4))
+    return "<h3>Every class</h3>" + table_of(
+        ["class", "examples", "precision", "recall", "F1"], rows, right=(1, 2, 3, 4)
+    )
 
 
 def _known(value: float | None) -> str:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Line", "Mark", "curve_plot", "usage_plot"]
+__all__ = ["Line", "Mark", "axes", "curve_plot", "svg", "usage_plot"]
 
 _WIDTH, _HEIGHT = 520.0, 330.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 16.0, 26.0, 44.0
@@ -51,7 +51,7 @@ def curve_plot(lines: Sequence[Line], mark: Mark, *, x_title: str, y_title: str,
     def to_y(value: float) -> float:
         return _HEIGHT - _BOTTOM - (value - y_low) / (y_high - y_low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_axes(to_x, to_y, _log_ticks(x_low, x_high), ticks_y, x_title, y_title)]
+    parts = [axes(to_x, to_y, _log_ticks(x_low, x_high), ticks_y, x_title, y_title)]
     for line in lines:
         path = " ".join(f"{to_x(x):.1f},{to_y(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline class="line s{line.style}" points="{path}"/>')
@@ -59,7 +59,7 @@ def curve_plot(lines: Sequence[Line], mark: Mark, *, x_title: str, y_title: str,
             f'<circle class="dot s{line.style}" cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" r="2.8"/>' for x, y in line.points
         ]
     parts.append(_mark(mark, to_x, to_y))
-    return _svg(parts, f"{y_title} over {x_title}")
+    return svg(parts, f"{y_title} over {x_title}")
 
 
 def usage_plot(counts_K: npt.NDArray[np.int64]) -> str:
@@ -79,7 +79,7 @@ def usage_plot(counts_K: npt.NDArray[np.int64]) -> str:
 
     powers = [float(10**power) for power in range(12) if math.log10(1 + 10**power) <= top]
     ticks_x = [round(len(ranked) * part / 4) for part in range(5)]
-    parts = [_axes(to_x, to_y, ticks_x, powers, "codes, the most used first", "times used", width=width, height=220)]
+    parts = [axes(to_x, to_y, ticks_x, powers, "codes, the most used first", "times used", width=width, height=220)]
     gap = 0.8 if num_bars > 40 else 2
     for a, b, height in zip(edges, edges[1:], heights):
         if height > 0:
@@ -93,7 +93,7 @@ def usage_plot(counts_K: npt.NDArray[np.int64]) -> str:
         parts.append(
             f'<text class="tick" x="{width - right}" y="{y - 6:.1f}" text-anchor="end">if all were used alike</text>'
         )
-    return _svg(parts, "use of the codebook", width=width, height=220)
+    return svg(parts, "use of the codebook", width=width, height=220)
 
 
 def _mark(mark: Mark, to_x: Callable[[float], float], to_y: Callable[[float], float]) -> str:
@@ -115,7 +115,7 @@ def _mark(mark: Mark, to_x: Callable[[float], float], to_y: Callable[[float], fl
     )
 
 
-def _axes(
+def axes(
     to_x: Callable[[float], float],
     to_y: Callable[[float], float],
     ticks_x: Sequence[float],
@@ -126,6 +126,7 @@ def _axes(
     width: float = _WIDTH,
     height: float = _HEIGHT,
 ) -> str:
+    """Rules, ticks and titles of both axes; ``to_x`` and ``to_y`` place values on the page."""
     right = width - _RIGHT
     parts = []
     for value in ticks_y:
@@ -145,7 +146,8 @@ def _axes(
     return "".join(parts)
 
 
-def _svg(parts: Sequence[str], label: str, *, width: float = _WIDTH, height: float = _HEIGHT) -> str:
+def svg(parts: Sequence[str], label: str, *, width: float = _WIDTH, height: float = _HEIGHT) -> str:
+    """The parts as one picture; ``label`` is read aloud."""
     return (
         f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label)}">'
         + "".join(parts)
