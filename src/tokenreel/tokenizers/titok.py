@@ -25,6 +25,7 @@ from tokenreel.types import Grid, Layout, Tokens
 
 from .base import Reconstruction
 from .counts import checked_counts
+from .frame_convs import FrameConvs
 from .groups import in_groups
 from .learned import LearnedTokenizer
 from .spectrum import Spectrum
@@ -79,6 +80,9 @@ class TiTok(LearnedTokenizer):
         self.decoder_positions = LearnedPositions(grid=shape, dim=outer, interpolate=True)
         self.decoder_stack = Transformer(config.decoder.transformer(config.blocks))
         self.to_pixels = nn.Linear(outer, ph * pw * 3)
+        self.convs: FrameConvs | None = None
+        if config.head_channels is not None:
+            self.convs = FrameConvs(dim=outer, patch_size=config.patch_size, channels=config.head_channels, others=0)
         self.spectrum: Spectrum | None = None
         if config.spectral and config.num_queries is not None:
             self.spectrum = Spectrum(num_tokens=config.num_queries, channels=3, cell_values=3, quantizer=self.quantizer)
@@ -106,7 +110,7 @@ class TiTok(LearnedTokenizer):
     @property
     def last_weight(self) -> Tensor:
         """Of the map to pixels."""
-        return self.to_pixels.weight
+        return self.to_pixels.weight if self.convs is None else self.convs.last.weight
 
     def num_tokens_of(self, size: tuple[int, int, int]) -> int:
         """T times Q, or the cells of the grid; a shorter prefix takes fewer."""
@@ -176,6 +180,8 @@ class TiTok(LearnedTokenizer):
         for layer in (self.to_latents, self.to_pixels):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        if self.convs is not None:
+            self.convs.start_at_zero()
 
     def _pixels(
         self,
@@ -205,6 +211,9 @@ class TiTok(LearnedTokenizer):
         if waves_NPX is not None:
             pixels_NPX = pixels_NPX + waves_NPX
         frames_NCHW = rearrange(pixels_NPX, "N (h w) (ph pw C) -> N C (h ph) (w pw)", h=grid.h, ph=ph, pw=pw)
+        if self.convs is not None:
+            features_NthwD = rearrange(answer_NPD, "N (h w) D -> N 1 h w D", h=grid.h)
+            frames_NCHW = frames_NCHW + self.convs(features_NthwD, frames_NCHW[:, :, None])[:, :, 0]
         return frames_NCHW[..., : size[0], : size[1]]
 
     def _waves(self, codes_NLE: Tensor, is_kept_NL: Tensor | None, size: tuple[int, int, int]) -> Tensor | None:

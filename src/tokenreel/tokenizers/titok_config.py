@@ -28,6 +28,8 @@ class TiTokConfig:
         quantizer: any of ``quantize``.
         nested_dropout: in training each picture keeps a random prefix of its queries, so that any prefix decodes.
         whole_share: share of pictures that ``nested_dropout`` leaves whole.
+        head_channels: F of the convolutions that end the decoder, so that patches have no borders, see ``FrameConvs``;
+            None: one linear map a patch.
         spectral: has a ``Spectrum``, from which ``start_spectral`` starts the tokens as waves. Needs queries and FSQ.
     """
 
@@ -40,6 +42,7 @@ class TiTokConfig:
     blocks: BlockOptions = field(default_factory=BlockOptions)
     nested_dropout: bool = False
     whole_share: float = 0.0
+    head_channels: int | None = None
     spectral: bool = False
 
     def __post_init__(self) -> None:
@@ -55,6 +58,8 @@ class TiTokConfig:
             raise InputError("nested_dropout needs num_queries: the tokens of patches have no order to cut")
         if not 0 <= self.whole_share <= 1:
             raise InputError(f"whole_share must lie in [0, 1], got {self.whole_share}")
+        if self.head_channels is not None and self.head_channels < 1:
+            raise InputError(f"head_channels must be at least 1, or None for a linear head, got {self.head_channels}")
         if self.spectral and self.num_queries is None:
             raise InputError("spectral needs num_queries: the tokens of patches have their own places")
         for stack in (self.encoder, self.decoder):

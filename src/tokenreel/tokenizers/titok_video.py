@@ -23,6 +23,7 @@ from tokenreel.types import Grid, Layout, Tokens
 
 from .base import Reconstruction
 from .counts import MOST_TOKENS, checked_counts
+from .frame_convs import FrameConvs
 from .learned import LearnedTokenizer
 from .spectrum import Spectrum
 from .titok_video_config import SIZES, TiTokVideoConfig
@@ -61,6 +62,11 @@ class TiTokVideo(LearnedTokenizer):
         self.analysis = Analysis(config.encoder.transformer(config.blocks), config.max_extents, values, width)
         self.synthesis = Synthesis(config.decoder.transformer(config.blocks), config.max_extents, values, width)
 
+        self.convs: FrameConvs | None = None
+        if config.head_channels is not None:
+            self.convs = FrameConvs(
+                dim=config.decoder.dim, patch_size=config.patch_size, channels=config.head_channels, others=0
+            )
         self.spectrum: Spectrum | None = None
         if config.spectral:
             self.spectrum = Spectrum(
@@ -91,7 +97,7 @@ class TiTokVideo(LearnedTokenizer):
     @property
     def last_weight(self) -> Tensor:
         """Of the map to pixels."""
-        return self.synthesis.head.weight
+        return self.synthesis.head.weight if self.convs is None else self.convs.last.weight
 
     def num_segments_of(self, num_frames: int) -> int:
         """Segments of ``max_frames`` that a video is cut into, the last one shorter."""
@@ -244,31 +250,59 @@ class TiTokVideo(LearnedTokenizer):
 
     def _patches(self, codes_QE: Tensor, pieces: Sequence[Piece], generator: torch.Generator | None = None) -> Tensor:
         """Codes of pieces end to end -> patches (N, P)."""
+        waves_NP = self._waves(codes_QE, pieces)
+        start_ND = None if waves_NP is None else self.from_cells(waves_NP)
+        features_ND = self.synthesis.features(codes_QE, pieces, generator, start_ND=start_ND)
+        patches_NP: Tensor = self.synthesis.head(features_ND)
+        patches_NP = patches_NP if waves_NP is None else patches_NP + waves_NP
+        return patches_NP if self.convs is None else self._without_borders(features_ND, patches_NP, pieces)
+
+    def _waves(self, codes_QE: Tensor, pieces: Sequence[Piece]) -> Tensor | None:
+        """(N, P): what the spectrum alone makes of the codes; None without one."""
         if self.spectrum is None:
-            patches_NP: Tensor = self.synthesis(codes_QE, pieces, generator)
-            return patches_NP
+            return None
         parts = torch.split(codes_QE, [piece.token_count for piece in pieces])
         drawn: list[Any] = [None] * len(pieces)
-        pt, ph, pw = self.patch_size
         with torch.autocast(codes_QE.device.type, enabled=False):
             for piece, places in alike(pieces):
-                pixels_BXC = self.spectrum.cells(
-                    torch.stack([parts[place] for place in places]), self._pixel_size(piece)
-                )
-                found_BNP = rearrange(
-                    pixels_BXC, "B (t pt h ph w pw) C -> B (t h w) (pt ph pw C)",
-                    t=piece.t, h=piece.h, w=piece.w, pt=pt, ph=ph, pw=pw,
-                )  # fmt: skip
-                for place, found_NP in zip(places, found_BNP):
-                    drawn[place] = found_NP
-        drawn_NP = torch.cat(drawn)
-        patches_NP = self.synthesis(codes_QE, pieces, generator, start_ND=self.from_cells(drawn_NP))
-        return patches_NP + drawn_NP
+                codes_BQE = torch.stack([parts[place] for place in places])
+                pixels_BXC = self.spectrum.cells(codes_BQE, self._pixel_size(piece))
+                for place, pixels_XC in zip(places, pixels_BXC):
+                    drawn[place] = self._patch_rows(pixels_XC, piece)
+        return torch.cat(drawn)
+
+    def _without_borders(self, features_ND: Tensor, patches_NP: Tensor, pieces: Sequence[Piece]) -> Tensor:
+        """(N, P) -> (N, P) after the convolutions, which see all of a piece's step."""
+        assert self.convs is not None
+        lengths = [piece.num_patches for piece in pieces]
+        features, patches = torch.split(features_ND, lengths), list(torch.split(patches_NP, lengths))
+        for piece, places in alike(pieces):
+            t, h, w, _ = piece
+            x_BthwD = rearrange(
+                torch.stack([features[place] for place in places]), "B (t h w) D -> B t h w D", t=t, h=h, w=w
+            )
+            drawn_BNP = torch.stack([patches[place] for place in places])
+            size = self._pixel_size(piece)
+            video_BCTHW = rearrange(
+                self._pixel_rows(drawn_BNP, piece), "B (T H W) C -> B C T H W", T=size[0], H=size[1]
+            )
+            more_BCTHW = self.convs(x_BthwD, video_BCTHW)
+            for place, more_CTHW in zip(places, more_BCTHW):
+                patches[place] = patches[place] + patches_of([more_CTHW], self.patch_size)
+        return torch.cat(patches)
 
     def _pixel_size(self, piece: Piece) -> tuple[int, int, int]:
         """(T, H, W) of a piece, padding included."""
         pt, ph, pw = self.patch_size
         return piece.t * pt, piece.h * ph, piece.w * pw
+
+    def _patch_rows(self, pixels_XC: Tensor, piece: Piece) -> Tensor:
+        """(T*H*W, C) -> (N, P)."""
+        pt, ph, pw = self.patch_size
+        return rearrange(
+            pixels_XC, "(t pt h ph w pw) C -> (t h w) (pt ph pw C)",
+            t=piece.t, h=piece.h, w=piece.w, pt=pt, ph=ph, pw=pw,
+        )  # fmt: skip
 
     def _pixel_rows(self, patches_BNP: Tensor, piece: Piece) -> Tensor:
         """(B, N, P) -> (B, T*H*W, C)."""
@@ -292,6 +326,8 @@ class TiTokVideo(LearnedTokenizer):
         for layer in (self.analysis.project, self.synthesis.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        if self.convs is not None:
+            self.convs.start_at_zero()
 
     def _synthesised(
         self, codes_QE: Tensor, pieces: Sequence[Piece], generator: torch.Generator | None

@@ -27,6 +27,8 @@ class TiTokVideoConfig:
         max_extents: positions that rotary bands are spaced for: (tokens, t, h, w). Larger ones work.
         nested_dropout: in training each segment is decoded from its first k tokens alone, k uniform in 1 to its count,
             so that any prefix decodes (tail token drop, arXiv 2501.10064).
+        head_channels: F of the convolutions that end the decoder, so that patches have no borders, see ``FrameConvs``;
+            None: one linear map a patch.
         spectral: has a ``Spectrum``, from which ``start_spectral`` starts the tokens as waves. Needs FSQ.
         spectral_tokens: how many tokens of a segment it starts.
     """
@@ -40,6 +42,7 @@ class TiTokVideoConfig:
     max_extents: tuple[int, int, int, int]
     blocks: BlockOptions = field(default_factory=BlockOptions)
     nested_dropout: bool = False
+    head_channels: int | None = None
     spectral: bool = False
     spectral_tokens: int = 512
 
@@ -48,6 +51,8 @@ class TiTokVideoConfig:
         object.__setattr__(self, "max_extents", tuple(self.max_extents))
         if self.token_count < 1:
             raise InputError(f"TiTokVideoConfig.token_count must be at least 1, got {self.token_count}")
+        if self.head_channels is not None and self.head_channels < 1:
+            raise InputError(f"head_channels must be at least 1, or None for a linear head, got {self.head_channels}")
         if self.spectral_tokens < 1:
             raise InputError(f"TiTokVideoConfig.spectral_tokens must be at least 1, got {self.spectral_tokens}")
         if self.max_frames < 1 or self.max_frames % self.patch_size[0]:
