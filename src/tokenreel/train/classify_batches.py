@@ -15,16 +15,12 @@ Letters: B examples.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 from zlib import crc32
 
 import numpy as np
@@ -37,13 +33,12 @@ from tokenreel.data.order import EpochOrder
 from tokenreel.errors import InputError, MismatchError, TokenReelWarning
 
 from .batches import Broken
+from .threaded_stream import ThreadedStream
 
 __all__ = ["Inputs", "LabelledBatch", "LabelledBatchConfig", "LabelledStream", "Reader", "labelled_batches"]
 
-_VERSION = 1
 _TRIES = 64
 _EPOCHS, _CHANGES = 6, 7  # of seeds
-_AHEAD = 2  # batches that each thread may be ahead
 
 
 class Inputs(Protocol):
@@ -145,14 +140,7 @@ class LabelledBatch:
         return f"LabelledBatch({self.index}: {len(self)} examples of {', '.join(self.targets)})"
 
 
-class _Made(NamedTuple):
-    number: int
-    batch: LabelledBatch | None
-    broken: list[Broken]
-    error: InputError | None
-
-
-class LabelledStream:
+class LabelledStream(ThreadedStream[LabelledBatch]):
     """Batches without end; the one of a number depends on (seed, number, rank) alone.
 
     Every example comes once in an epoch over all ranks; balanced, every example of a class once in an epoch of it. An
@@ -173,6 +161,8 @@ class LabelledStream:
         index: the number of the next batch.
     """
 
+    item = "example"
+
     def __init__(
         self,
         labelled: LabelledSet,
@@ -189,107 +179,22 @@ class LabelledStream:
                 "rank must lie in [0, world_size), num_workers and seed be at least 0, got "
                 f"rank={rank}, world_size={world_size}, num_workers={num_workers}, seed={seed}"
             )
-        self.labelled, self.reader, self.config, self.index = labelled, reader, config, 0
-        self._seed, self._rank, self._world_size, self._num_workers = seed, rank, world_size, num_workers
+        super().__init__(num_workers)
+        self.labelled, self.reader, self.config = labelled, reader, config
+        self._seed, self._rank, self._world_size = seed, rank, world_size
         self._pools = _pools(labelled) if config.balanced else [np.arange(len(labelled))]
         self._order = lru_cache(maxsize=4 * len(self._pools))(self._epoch)
         self._kept: dict[int, Any] = {}
         self._kept_bytes, self._lock = 0, threading.Lock()
-        self._broken: dict[int, Broken] = {}
-        self._run = 0
-        self._threads: ThreadPoolExecutor | None = None
 
-    @property
-    def broken(self) -> list[Broken]:
-        """Every broken example so far, each once."""
-        return list(self._broken.values())
-
-    def batch(self, index: int) -> LabelledBatch:
-        """Batch number ``index``, made here; the stream does not move.
-
-        Raises:
-            InputError: no example can be read.
-        """
-        return self._handed(self._made(index))
-
-    def __iter__(self) -> Iterator[LabelledBatch]:
-        """The batches from ``index`` on, without end.
-
-        Raises:
-            InputError: no example can be read.
-        """
-        self.close()
-        run = self._run
-        for made in self._ahead(self.index):
-            if run != self._run:
-                raise InputError("this iteration has ended: the stream was closed, moved, or iterated anew meanwhile")
-            batch = self._handed(made)
-            self.index = made.number + 1
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, as JSON values: what was handed over counts, not what is made ahead."""
-        return {
-            "version": _VERSION,
-            "index": self.index,
-            "broken": [list(broken) for broken in self.broken],
-            **self._identity(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken; the number of workers and of bytes kept may be another.
-
-        Raises:
-            MismatchError: the state is of another set, config, seed, number of ranks or version.
-        """
-        if state.get("version") != _VERSION:
-            raise MismatchError(f"the state of the batches has version {state.get('version')!r}, expected {_VERSION}")
-        for name, ours in self._identity().items():
-            if state.get(name) != ours:
-                raise MismatchError(
-                    f"the state of the batches was saved with {name}={state.get(name)!r}, this run has {ours!r}: the "
-                    "batches would be others; use the same data and options, or start without the state"
-                )
-        self.close()
-        self.index = int(state["index"])
-        self._broken = {one.number: one for one in (Broken(*entry) for entry in state["broken"])}
-
-    def close(self) -> None:
-        """End iterations under way and the threads that work ahead."""
-        self._run += 1
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
-            self._threads = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    def _ahead(self, first: int) -> Iterator[_Made]:
-        if not self._num_workers:
-            yield from map(self._made, itertools.count(first))
-            return
-        threads = self._threads = ThreadPoolExecutor(self._num_workers, "clips")
-        line: deque[Future[_Made]] = deque()
-        for index in itertools.count(first):
-            while len(line) < _AHEAD * self._num_workers:
-                line.append(threads.submit(self._made, index + len(line)))
-            yield line.popleft().result()
-
-    def _made(self, index: int) -> _Made:
-        """A batch; a function of its number, in whatever thread."""
-        size, broken = self.config.batch_size, list[Broken]()
+    def _batch_of(self, index: int, broken: list[Broken]) -> LabelledBatch:
+        size = self.config.batch_size
         places = range(index * size, (index + 1) * size)
-        try:
-            seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
-        except InputError as error:
-            return _Made(index, None, broken, error)
+        seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
         mixed = np.random.SeedSequence([self._seed, _CHANGES, index, self._rank]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(mixed[0]) >> 1)
         inputs = self.reader.joined([item for _, item in seen], generator)
-        return _Made(index, _batch(self.labelled, inputs, [number for number, _ in seen], index), broken, None)
+        return _batch(self.labelled, inputs, [number for number, _ in seen], index)
 
     def _seen(self, number: int, broken: list[Broken]) -> tuple[int, Any]:
         """The example at a place of the row; where it is broken, the next of its epoch that is not."""
@@ -325,15 +230,6 @@ class LabelledStream:
     def _epoch(self, which: int, epoch: int) -> EpochOrder:
         number = epoch * len(self._pools) + which
         return EpochOrder(len(self._pools[which]), seed=self._seed + (_EPOCHS << 40), epoch=number)
-
-    def _handed(self, made: _Made) -> LabelledBatch:
-        for one in made.broken:
-            if one.number not in self._broken:
-                self._broken[one.number] = one
-                warnings.warn(f"replaced the broken example {one.key}: {one.reason}", TokenReelWarning, stacklevel=3)
-        if made.batch is None:
-            raise made.error or InputError("no batch")
-        return made.batch
 
     def _identity(self) -> dict[str, Any]:
         config = {name: value for name, value in asdict(self.config).items() if name != "cache_bytes"}

@@ -275,24 +275,20 @@ def drawn_into(
 
 def self_critic_loss(model: MaskGIT, shown: Shown, *, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the head that scores a generator's own features of the filled tokens."""
-    puzzle = shown.puzzle
-    features_BLD = model(
-        shown.filled_BL,
-        grid=puzzle.grid,
-        condition=puzzle.condition,
-        valid_mask=puzzle.valid_mask,
-        is_null=puzzle.is_null_B,
-        generator=generator,
-    )
-    return _judged(model.critic_scores(features_BLD), shown)
+    return _judged(model.critic_scores(_read(model, shown, generator)), shown)
 
 
 def token_critic_loss(
     critic: nn.Module, shown: Shown, *, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a critic of its own, told what the generator was told."""
+    return _judged(_read(critic, shown, generator), shown)
+
+
+def _read(model: nn.Module, shown: Shown, generator: torch.Generator) -> Tensor:
+    """What a generator or a critic makes of the filled tokens."""
     puzzle = shown.puzzle
-    scores_BL = critic(
+    out: Tensor = model(
         shown.filled_BL,
         grid=puzzle.grid,
         condition=puzzle.condition,
@@ -300,7 +296,7 @@ def token_critic_loss(
         is_null=puzzle.is_null_B,
         generator=generator,
     )
-    return _judged(scores_BL, shown)
+    return out
 
 
 def _judged(scores_BL: Tensor, shown: Shown) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,35 +12,29 @@ Letters: B records, L tokens of the common grid (t, h, w), l tokens of one recor
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tokenreel.data.collection import Collection
-from tokenreel.errors import InputError, MismatchError, TokenReelWarning
+from tokenreel.errors import InputError, MismatchError
 from tokenreel.generate.maskgit_batch import padded
 from tokenreel.types import Grid, Tokens
 
 from .batches import Broken
 from .mixing import Mix, Source
-from .stream_state import check_stream_state
+from .threaded_stream import ThreadedStream
 from .token_batches_config import TokenBatchConfig
 from .token_batches_origin import TokenOrigin
 
 __all__ = ["TokenBatch", "TokenBatchConfig", "TokenStream"]
 
-_VERSION = 1
 _TRIES = 64
 _CUT = 5
-_AHEAD = 2  # batches that each thread may be ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,14 +96,7 @@ class _Seen(NamedTuple):
     source: str
 
 
-class _Made(NamedTuple):
-    number: int
-    batch: TokenBatch | None
-    broken: list[Broken]
-    error: InputError | None
-
-
-class TokenStream:
+class TokenStream(ThreadedStream[TokenBatch]):
     """Batches without end; the one of a number depends on (seed, number, rank) alone.
 
     A record that cannot be read is replaced by the next of its source and named in one warning.
@@ -130,6 +117,8 @@ class TokenStream:
         broken: every broken record so far, each once.
     """
 
+    item = "record"
+
     def __init__(
         self,
         sources: Sequence[Source],
@@ -145,12 +134,10 @@ class TokenStream:
                 "rank must lie in [0, world_size) and num_workers be at least 0, got "
                 f"rank={rank}, world_size={world_size}, num_workers={num_workers}"
             )
-        self.config, self.index = config, 0
+        super().__init__(num_workers)
+        self.config = config
         self._mix = Mix(sources, seed=seed)
-        self._rank, self._world_size, self._num_workers = rank, world_size, num_workers
-        self._broken: dict[tuple[int, int], Broken] = {}
-        self._run = 0
-        self._threads: ThreadPoolExecutor | None = None
+        self._rank, self._world_size = rank, world_size
         self.collections: list[Collection] = [
             _of_tokens(found, source) for found, source in zip(self._mix.collections, self._mix.sources)
         ]
@@ -161,11 +148,6 @@ class TokenStream:
         if config.has_cuts or any(source.is_single for source in sources):
             self.origin.check_cuts()
         self._classes: dict[Any, int] | None = None
-
-    @property
-    def broken(self) -> list[Broken]:
-        """Every broken record so far, each once."""
-        return list(self._broken.values())
 
     @property
     def label_names(self) -> tuple[Any, ...]:
@@ -199,85 +181,12 @@ class TokenStream:
                 return True
         return False
 
-    def batch(self, index: int) -> TokenBatch:
-        """Batch number ``index``, made here; the stream does not move.
-
-        Raises:
-            InputError: no record of a source can be read.
-        """
-        return self._handed(self._made(index))
-
-    def __iter__(self) -> Iterator[TokenBatch]:
-        """The batches from ``index`` on, without end.
-
-        Raises:
-            InputError: no record of a source can be read.
-        """
-        self.close()
-        run = self._run
-        for made in self._ahead(self.index):
-            if run != self._run:
-                raise InputError("this iteration has ended: the stream was closed, moved, or iterated anew meanwhile")
-            batch = self._handed(made)
-            self.index = made.number + 1
-            yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands, as JSON values: what was handed over counts, not what is read ahead."""
-        return {
-            "version": _VERSION,
-            "index": self.index,
-            "broken": [list(broken) for broken in self.broken],
-            **self._identity(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken; the number of workers may be another.
-
-        Raises:
-            MismatchError: the state is of other sources, another config, seed, number of ranks or version.
-        """
-        check_stream_state(state, version=_VERSION, identity=self._identity())
-        self.close()
-        self.index = int(state["index"])
-        noted = (Broken(*entry) for entry in state["broken"])
-        self._broken = {(one.source, one.number): one for one in noted}
-
-    def close(self) -> None:
-        """End iterations under way and the threads that read ahead."""
-        self._run += 1
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
-            self._threads = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-    def _ahead(self, first: int) -> Iterator[_Made]:
-        if not self._num_workers:
-            yield from map(self._made, itertools.count(first))
-            return
-        threads = self._threads = ThreadPoolExecutor(self._num_workers, "tokens")
-        line: deque[Future[_Made]] = deque()
-        for index in itertools.count(first):
-            while len(line) < _AHEAD * self._num_workers:
-                line.append(threads.submit(self._made, index + len(line)))
-            yield line.popleft().result()
-
-    def _made(self, index: int) -> _Made:
-        """A batch; a function of its number, in whatever thread."""
-        broken: list[Broken] = []
+    def _batch_of(self, index: int, broken: list[Broken]) -> TokenBatch:
         size = self.config.batch_size
         places = range(index * size, (index + 1) * size)
-        try:
-            seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
-        except InputError as error:
-            return _Made(index, None, broken, error)
+        seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
         batch = padded([one.ids_l for one in seen], [one.grid for one in seen])
-        made = TokenBatch(
+        return TokenBatch(
             ids_BL=batch.ids_BL,
             grid=batch.grid,
             valid_mask=batch.valid_mask,
@@ -286,7 +195,6 @@ class TokenStream:
             sources=tuple(one.source for one in seen),
             index=index,
         )
-        return _Made(index, made, broken, None)
 
     def _seen(self, number: int, broken: list[Broken]) -> _Seen:
         """The record at a place of the row; where it is broken, the next of its source that is not."""
@@ -318,15 +226,6 @@ class TokenStream:
         if steps is not None and steps < grid.t:
             grid = Grid(t=steps, h=grid.h, w=grid.w)
         return torch.from_numpy(tokens.ids_L[: grid.num_cells].astype(np.int64)), grid
-
-    def _handed(self, made: _Made) -> TokenBatch:
-        for one in made.broken:
-            if (one.source, one.number) not in self._broken:
-                self._broken[one.source, one.number] = one
-                warnings.warn(f"replaced the broken record {one.key}: {one.reason}", TokenReelWarning, stacklevel=3)
-        if made.batch is None:
-            raise made.error or InputError("no batch")
-        return made.batch
 
     def _identity(self) -> dict[str, Any]:
         return {
