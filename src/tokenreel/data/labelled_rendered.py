@@ -19,7 +19,13 @@ from .example import Example
 from .labelled import LabelledSet
 from .payload import ArrayPayload, Pixels
 
-__all__ = ["RenderedCollection", "rendered_set"]
+__all__ = ["RENDERED", "SCENES_OF", "RenderedCollection", "asked_scenes", "rendered_set"]
+
+RENDERED = "rendered:"
+"""What begins the name of drawn scenes where a source is asked for."""
+
+SCENES_OF: dict[str, tuple[int, bool]] = {"train": (0, False), "val": (1 << 40, False), "test": (1 << 41, True)}
+"""Split -> the first scene, beyond all of the split before, and whether the combinations are those never trained on."""
 
 
 class RenderedCollection(Collection):
@@ -107,3 +113,21 @@ def rendered_set(
     facts = [scenes._facts(index) for index in range(num_examples)]
     targets = {head: [names.index(fact["meta"][head]) for fact in facts] for head, names in HEADS.items()}
     return LabelledSet(scenes, HEADS, targets, groups=[fact["group"] for fact in facts])
+
+
+def asked_scenes(text: str) -> tuple[int, tuple[int, int, int] | None]:
+    """How many scenes ``rendered:COUNT`` or ``rendered:COUNT,FRAMES,HEIGHT,WIDTH`` asks for, and their size if told.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        numbers = [int(part) for part in text.removeprefix(RENDERED).split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 4) or min(numbers) < 1:
+        raise InputError(
+            "rendered scenes are asked for as rendered:COUNT or rendered:COUNT,FRAMES,HEIGHT,WIDTH, each at least 1, "
+            f"such as rendered:1000,17,64,64; got {text}"
+        )
+    return numbers[0], None if len(numbers) == 1 else (numbers[1], numbers[2], numbers[3])

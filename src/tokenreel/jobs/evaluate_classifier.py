@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tokenreel.classify import Classifier, ViViT
 from tokenreel.data.labelled import LabelledSet
 from tokenreel.data.labelled_open import open_labelled
-from tokenreel.data.labelled_rendered import rendered_set
+from tokenreel.data.labelled_rendered import RENDERED, SCENES_OF, asked_scenes, rendered_set
 from tokenreel.data.opening import open_collection
 from tokenreel.errors import InputError, MismatchError, TokenReelWarning
 from tokenreel.measure.classification_scores import ClassificationScores, head_scores
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from tokenreel.tokenizers.learned import Precision
 
 __all__ = ["ClassifierEvaluation", "evaluate_classifier", "labelled_for"]
-
-_RENDERED = "rendered:"
-_SCENES: dict[str, tuple[int, bool]] = {"train": (0, False), "val": (1 << 40, False), "test": (1 << 41, True)}
-"""Split -> the first scene and whether only combinations are shown that training never does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +192,7 @@ def _opened(
     is_said: bool,
 ) -> LabelledSet:
     text = os.fspath(source)
-    if text.startswith(_RENDERED):
+    if text.startswith(RENDERED):
         return _rendered(text, model, split)
     own = {name: labels for name, labels in model.heads if name in asked}
     if text.lower().endswith(".npz") or not Path(text).exists() or any(Path(text).glob("*.npz")):
@@ -227,22 +223,14 @@ def _is_by_folder(text: str) -> bool:
 
 
 def _rendered(text: str, model: Classifier, split: str | None) -> LabelledSet:
-    try:
-        numbers = [int(part) for part in text.removeprefix(_RENDERED).split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 4) or min(numbers) < 1:
-        raise InputError(
-            "rendered scenes are asked for as rendered:COUNT or rendered:COUNT,FRAMES,HEIGHT,WIDTH, each at least 1, "
-            f"such as rendered:500,16,32,32; got {text}"
-        )
-    if split is not None and split not in _SCENES:
-        raise InputError(f"rendered scenes have the splits {', '.join(_SCENES)}, got {split!r}")
+    count, size = asked_scenes(text)
+    if split is not None and split not in SCENES_OF:
+        raise InputError(f"rendered scenes have the splits {', '.join(SCENES_OF)}, got {split!r}")
     if not isinstance(model, ViViT):
         raise MismatchError(f"rendered scenes are pixels, and a {model.name} reads tokens; encode them first")
-    frames, height, width = numbers[1:] or (model.config.num_frames, *model.config.size)
-    first, held_out = _SCENES[split or "test"]
-    return rendered_set(numbers[0], first=first, held_out=held_out, num_frames=frames, height=height, width=width)
+    frames, height, width = size or (model.config.num_frames, *model.config.size)
+    first, held_out = SCENES_OF[split or "test"]
+    return rendered_set(count, first=first, held_out=held_out, num_frames=frames, height=height, width=width)
 
 
 def _matched(labelled: LabelledSet, own: Mapping[str, Sequence[str]], asked: Sequence[str]) -> dict[str, str]:

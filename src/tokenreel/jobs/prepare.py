@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tokenreel.data.collection import Collection
 from tokenreel.data.example import Example
 from tokenreel.data.facts import split_name
+from tokenreel.data.labelled_rendered import RENDERED, asked_scenes
 from tokenreel.data.opening import open_collection
 from tokenreel.data.payload import ArrayPayload
 from tokenreel.data.pixel_manifest import ClipEntry, PixelManifest, PixelSpec
@@ -42,7 +43,7 @@ __all__ = ["Prepared", "prepare_pixels"]
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
-_RENDERED, _SCENE_FPS = "rendered", 8.0
+_SCENE_FPS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +137,9 @@ def prepare_pixels(
 
 
 def _opened(source: str | os.PathLike[str], split: str) -> Collection:
-    name, colon, options = str(source).partition(":")
-    if name == _RENDERED and not Path(source).exists():
-        return CaptionedScenes(*_numbers(options if colon else ""))
+    if f"{source}:".startswith(RENDERED) and not Path(source).exists():
+        count, size = asked_scenes(str(source))
+        return CaptionedScenes(count, *(size or ()))
     is_npz = str(source).lower().endswith(".npz")  # the one kind that cannot give all its splits
     return open_collection(source, split=None if is_npz and split == "all" else split)
 
@@ -166,7 +167,7 @@ class CaptionedScenes(Collection):
     """
 
     def __init__(self, num_examples: int, num_frames: int = 17, height: int = 64, width: int = 64) -> None:
-        super().__init__(f"{_RENDERED}:{num_examples}")
+        super().__init__(f"{RENDERED}{num_examples}")
         self._num_examples, self._size = num_examples, (num_frames, height, width)
 
     def __len__(self) -> int:
@@ -177,7 +178,7 @@ class CaptionedScenes(Collection):
         return f"scene-{index}"
 
     def _example(self, index: int) -> Example:
-        name = f"{_RENDERED}/{self.key(index)}"
+        name = f"rendered/{self.key(index)}"
         payload = _ScenePayload(load=partial(self._pixels, index), name=name)
         return Example(key=self.key(index), source=name, payload=payload, **self._facts(index))
 
@@ -196,19 +197,6 @@ class _ScenePayload(ArrayPayload):
         """The chosen frames."""
         clip = super().clip(selection, size)
         return replace(clip, pts_seconds=clip.pts_seconds / _SCENE_FPS, fps=_SCENE_FPS)
-
-
-def _numbers(options: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in options.split(",")]
-    except ValueError:
-        numbers = []
-    if not 1 <= len(numbers) <= 4 or min(numbers) < 1:
-        raise InputError(
-            f"rendered scenes are asked for as rendered:COUNT or rendered:COUNT,FRAMES,HEIGHT,WIDTH, each at least 1, "
-            f"such as rendered:1000,17,64,64; got {_RENDERED}:{options}"
-        )
-    return numbers
 
 
 class _Packed(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tokenreel.data.labelled import LabelledSet
 from tokenreel.data.labelled_open import open_labelled
-from tokenreel.data.labelled_rendered import rendered_set
+from tokenreel.data.labelled_rendered import RENDERED, SCENES_OF, asked_scenes, rendered_set
 from tokenreel.data.labelled_split import check_apart, check_complete, hold_out_groups, split_labelled
 from tokenreel.errors import InputError
 
@@ -15,8 +15,6 @@ from .recipes_base import DataChoice
 
 __all__ = ["DataParts", "LabelledChoice"]
 
-_RENDERED = "rendered:"
-_FIRST_VAL, _FIRST_TEST = 1 << 40, 1 << 41  # beyond all scenes that training draws
 _TRAIN, _VAL, _TEST = "train", "val", "test"
 
 
@@ -76,7 +74,7 @@ class LabelledChoice(DataChoice):
             named = ", ".join(source.data for source in self.sources)
             raise InputError(f"a classifier learns from one labelled source, got {named}; join them in one table")
         source = self.sources[0]
-        if source.data.startswith(_RENDERED):
+        if source.data.startswith(RENDERED):
             return self._rendered(source.data, seed)
         whole = open_labelled(
             source.data, split=source.split, group=self.group, labels=self.labels, heads=self.heads or None
@@ -107,20 +105,14 @@ class LabelledChoice(DataChoice):
         return DataParts(train, val, test)
 
     def _rendered(self, text: str, seed: int) -> DataParts:
-        try:
-            numbers = [int(part) for part in text.removeprefix(_RENDERED).split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) not in (1, 4) or min(numbers) < 1:
-            raise InputError(
-                "rendered scenes are asked for as rendered:COUNT or rendered:COUNT,FRAMES,HEIGHT,WIDTH, each at least "
-                f"1, such as rendered:20000,16,32,32; got {text}"
-            )
         if self.hold_out is not None or self.labels or self.heads:
             raise InputError("rendered scenes have their own labels and parts; leave hold_out, labels and heads out")
-        count, *size = numbers
-        sizes: dict[str, Any] = dict(zip(("num_frames", "height", "width"), size))
+        count, size = asked_scenes(text)
+
+        def part(split: str, count: int) -> LabelledSet:
+            first, held_out = SCENES_OF[split]
+            sizes: dict[str, Any] = dict(zip(("num_frames", "height", "width"), size or ()))
+            return rendered_set(count, first=first, seed=seed, held_out=held_out, **sizes)
+
         few = max(1, round(count * self.val_share))
-        val = rendered_set(few, first=_FIRST_VAL, seed=seed, **sizes) if self.val_share else None
-        test = rendered_set(few, first=_FIRST_TEST, seed=seed, held_out=True, **sizes)
-        return DataParts(rendered_set(count, seed=seed, **sizes), val, test)
+        return DataParts(part(_TRAIN, count), part(_VAL, few) if self.val_share else None, part(_TEST, few))
