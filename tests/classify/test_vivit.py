@@ -40,6 +40,7 @@ CONFIGS: dict[str, ViViTConfig] = {
     "2 average": replace(BASE, model="factorised_encoder", temporal_depth=0),
     "3": replace(BASE, model="factorised_self_attention", pooling="mean"),
     "4": replace(BASE, model="factorised_dot_product", pooling="mean"),
+    "stem": replace(BASE, stem_channels=5),
 }
 MODERN = BlockOptions(mlp="swiglu", norm="rms", qk_norm=True, gate="head", residual="scaled", bias=False)
 EVERY = pytest.mark.parametrize("name", CONFIGS)
@@ -269,6 +270,8 @@ def test_bfloat16_is_near_and_logits_stay_float32() -> None:
         ({"activation": "gelu_tanh", "blocks": BlockOptions(mlp="geglu")}, "not geglu"),
         ({"eps": 0.0}, "eps must lie in"),
         ({"patch_size": (2, 4)}, "patch_size must be three"),
+        ({"stem_channels": 0}, "stem_channels must be at least 1"),
+        ({"stem_channels": 4, "patch_size": (2, 4, 6)}, "divide by 4, got 4 and"),
     ],
 )
 def test_bad_configurations_are_refused(change: dict[str, Any], words: str) -> None:

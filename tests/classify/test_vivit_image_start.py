@@ -154,5 +154,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(MismatchError, match=words):
             ViViT.untrained(replace(CONFIG, **change)).init_from_image_vit(state)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="a classifier with stem_channels cannot start from it"):
+        ViViT.untrained(replace(CONFIG, stem_channels=4)).init_from_image_vit(state)
     with pytest.raises(InputError, match="'central' or 'average'"):
         ViViT.untrained(CONFIG).init_from_image_vit(state, how="first")  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ def _embedded(model: ViViT | TokenViViT, videos: Sequence[Any]) -> tuple[Tensor,
     if isinstance(model, ViViT):
         video_BCTHW, counts = model.batch_of(videos)
         video_BCTHW, own = model._real(video_BCTHW, counts)
-        return model.embed(model._fitted(video_BCTHW)), own
+        return model._embedded(video_BCTHW), own
     ids_Bthw, own = model._padded(*model.batch_of(videos))
     return model.embed(ids_Bthw.long()), own
 

@@ -18,6 +18,8 @@ from tokenreel.patches.embed import TubeletEmbed, uniform_frames
 
 from .classifier import Classifier
 from .logits import Heads, Logits
+from .stem import SHRINK as STEM_SHRINK
+from .stem import ConvStem
 from .vivit_config import SIZES, ViViTConfig
 from .vivit_encoders import ENCODERS
 
@@ -41,7 +43,12 @@ class ViViT(Classifier):
     def __init__(self, config: ViViTConfig) -> None:
         super().__init__(config)
         dim, grid = config.encoder.dim, config.grid
-        self.embed = TubeletEmbed(in_channels=config.in_channels, dim=dim, patch_size=config.patch_size)
+        channels, (pt, ph, pw) = config.in_channels, config.patch_size
+        self.stem: ConvStem | None = None
+        if config.stem_channels is not None:
+            self.stem = ConvStem(in_channels=channels, channels=config.stem_channels)
+            channels, ph, pw = 2 * config.stem_channels, ph // STEM_SHRINK, pw // STEM_SHRINK
+        self.embed = TubeletEmbed(in_channels=channels, dim=dim, patch_size=(pt, ph, pw))
         self.encoder = ENCODERS[config.model](config, (grid.t, grid.h, grid.w))
         self.out = Heads(dim=dim, heads=config.heads)
 
@@ -60,8 +67,7 @@ class ViViT(Classifier):
             generator: draws what ``drop_path`` drops in training; None takes torch's own.
         """
         video, own = self._real(video_BCTHW, frame_counts)
-        x_BthwD = self.embed(self._fitted(video))
-        logits: Logits = self.out(self.encoder(x_BthwD, own, generator=generator))
+        logits: Logits = self.out(self.encoder(self._embedded(video), own, generator=generator))
         return logits
 
     def batch_of(self, videos: Sequence[Any]) -> tuple[Tensor, list[int]]:
@@ -97,6 +103,8 @@ class ViViT(Classifier):
         """
         from .image_start import start_from_image
 
+        if self.stem is not None:
+            raise InputError("an image ViT reads pixels; a classifier with stem_channels cannot start from it")
         start_from_image(self, state, how=how)
 
     def _sampled(self, video: Tensor, index: int) -> Tensor:
@@ -136,6 +144,12 @@ class ViViT(Classifier):
         padding_BT = torch.arange(T, device=video_BCTHW.device) >= counts_B[:, None]
         hidden = video_BCTHW.masked_fill(padding_BT[:, None, :, None, None], 0)
         return hidden, [(grid.t, grid.h, grid.w) for grid in grids]
+
+    def _embedded(self, video_BCTHW: Tensor) -> Tensor:
+        """(B, t, h, w, D) of the tubelets."""
+        video = self._fitted(video_BCTHW)
+        x_BthwD: Tensor = self.embed(video if self.stem is None else self.stem(video))
+        return x_BthwD
 
     def _fitted(self, video_BCTHW: Tensor) -> Tensor:
         """Padded with zeros, or cropped, to whole tubelets."""

@@ -10,6 +10,7 @@ from tokenreel.tokenizers.configs import BlockOptions, Stack
 from tokenreel.types import Grid, PatchSize, check_patch_size
 
 from .logits import HeadLabels
+from .stem import SHRINK as STEM_SHRINK
 
 __all__ = ["SIZES", "Activation", "EncoderConfig", "Model", "Pooling", "ViViTConfig"]
 
@@ -93,6 +94,8 @@ class ViViTConfig(EncoderConfig):
         patch_size: (pt, ph, pw), the tubelet.
         edges: what does not divide into patches is padded with zeros and read (``pad``), or thrown away (``drop``,
             what a convolution without padding does).
+        stem_channels: F of two convolutions that shrink each frame fourfold before it is cut into tubelets, see
+            ``ConvStem``; None: tubelets of pixels, as in the paper.
     """
 
     num_frames: int
@@ -100,6 +103,7 @@ class ViViTConfig(EncoderConfig):
     in_channels: int
     patch_size: PatchSize
     edges: Edges = "pad"
+    stem_channels: int | None = None
 
     def __post_init__(self) -> None:
         EncoderConfig.__post_init__(self)
@@ -114,6 +118,13 @@ class ViViTConfig(EncoderConfig):
             raise InputError(f"in_channels must be 1 (grey) or 3 (RGB), got {self.in_channels!r}")
         if self.edges not in get_args(Edges):
             raise InputError(f"edges must be one of {', '.join(get_args(Edges))}, got {self.edges!r}")
+        if self.stem_channels is not None and (
+            self.stem_channels < 1 or self.patch_size[1] % STEM_SHRINK or self.patch_size[2] % STEM_SHRINK
+        ):
+            raise InputError(
+                f"stem_channels must be at least 1, and height and width of a patch then divide by {STEM_SHRINK}, "
+                f"got {self.stem_channels} and {self.patch_size}"
+            )
         self.grid_of(sides)
 
     @property
