@@ -113,3 +113,18 @@ def test_bad_configs_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=match):
             FSQConfig(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("levels", [(3, 3), (8, 7, 2), (4, 5), (64, 10)])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_digits_codes_and_latents_are_one_another(levels: tuple[int, ...], symmetric: bool) -> None:
+    if 2 in levels and not symmetric:
+        levels = tuple(max(level, 3) for level in levels)
+    quantizer = build(*levels, symmetric=symmetric)
+    ids = torch.arange(quantizer.codebook_size)
+    digits = quantizer.digits(ids)
+    assert torch.equal(quantizer.digits_of_codes(quantizer.codes(ids)), digits)
+    latents = quantizer.latents_of(digits)
+    for pushed in (latents - 0.02, latents, latents + 0.02):
+        assert torch.equal(quantizer(pushed).ids, ids) or max(levels) > 10
+    assert torch.equal(quantizer(latents).ids, ids)

@@ -19,7 +19,8 @@ from tokenreel.errors import InputError
 from tokenreel.quantize import FSQ, FSQConfig, LFQConfig, VQConfig, build_quantizer
 from tokenreel.tokenizers import spectrum as spectrum_module
 from tokenreel.tokenizers.configs import Stack
-from tokenreel.tokenizers.spectrum import Spectrum, _cosines
+from tokenreel.tokenizers.spectrum import Spectrum, _chains, _cosines, _waves
+from tokenreel.tokenizers.spectrum_fit import MOST_WAVES, numbers_in_order
 from tokenreel.tokenizers.titok import TiTok, TiTokConfig
 from tokenreel.tokenizers.titok_video import TiTokVideo, TiTokVideoConfig
 
@@ -86,14 +87,20 @@ def _fitted(num_tokens: int) -> Spectrum:
     return made
 
 
+def depth_of(made: Spectrum, kind: int = 0) -> Tensor:
+    """(Q, E): how many numbers tell a wave before each; -1 where a number tells none."""
+    depth = _chains(made.place_MQE, numbers_in_order(QUANTIZER))[1][kind]
+    return torch.where(made.place_MQE[kind] < 0, -1, depth)
+
+
 def error_of(made: Spectrum, videos: list[Tensor], tokens: int, *, deepest: int = 9) -> float:
     """Mean squared error of clips coded by the spectrum alone, from the first tokens, refined no deeper than asked."""
     errors = []
     for video in videos:
         patches_NP, grid = patches_of(video)
         latents = made.latents(patches_NP[None], torch.zeros(1, made.num_tokens, 3), grid, QUANTIZER)
-        codes = QUANTIZER(latents).codes * (made.depth_QE <= deepest)
-        errors.append((made.cells(codes[:, :tokens], grid)[0] - patches_NP).square().mean())
+        codes = QUANTIZER(latents).codes * (depth_of(made) <= deepest)
+        errors.append((made.cells(codes[:, :tokens], grid, QUANTIZER)[0] - patches_NP).square().mean())
     return float(torch.stack(errors).mean().detach())
 
 
@@ -113,15 +120,14 @@ def test_all_waves_unrounded_give_the_clip_back() -> None:
     t, h, w = GRID
     made = spectrum(num_tokens=t * h * w * VALUES // 3, channels=VALUES)
     made.start([(drawn(24, VALUES, seed=seed), GRID) for seed in range(5)], QUANTIZER)
-    made.place_QE.copy_(torch.arange(t * h * w * VALUES).view(-1, 3))
-    made.depth_QE.zero_()
-    made.waves_F3.fill_(1 << 30)
-    made.waves_F3[:24] = torch.tensor(list(product(range(t), range(h), range(w))))
-    made.inward_QE.fill_(0.7)
-    made.outward_QE.fill_(1 / 0.7)
+    waves = torch.cartesian_prod(*(torch.arange(n) for n in (t, h, w, VALUES)))
+    a, b, c, g = waves.unbind(1)
+    made.place_MQE.copy_((((a * MOST_WAVES[1] + b) * MOST_WAVES[2] + c) * VALUES + g).view(1, -1, 3))
+    made.inward_MQE.fill_(0.7)
+    made.outward_MQE.fill_(1 / 0.7)
     patches = drawn(3, 24, VALUES, seed=9)
     latents = made.latents(patches, torch.zeros(3, made.num_tokens, 3), GRID, QUANTIZER)
-    torch.testing.assert_close(made.cells(latents, GRID), patches, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.cells(latents, GRID, QUANTIZER), patches, rtol=1e-4, atol=1e-5)
     # Each number is the mean of its wave times its channel, by sums over cells.
     phi = [_cosines(n, CPU) for n in GRID]
     channels = made.analyse(patches).unflatten(1, GRID)
@@ -135,7 +141,7 @@ def test_an_unstarted_one_adds_nothing() -> None:
     made, more = spectrum(), drawn(2, 20, 3)
     patches = drawn(2, 24, VALUES)
     assert torch.equal(made.latents(patches, more, GRID, QUANTIZER), more)
-    cells = made.cells(drawn(2, 20, 3), GRID)
+    cells = made.cells(drawn(2, 20, 3), GRID, QUANTIZER)
     assert cells.shape == (2, 24, VALUES)
     assert not cells.any()
 
@@ -150,14 +156,14 @@ def test_each_prefix_is_a_better_picture_than_a_shorter_one() -> None:
 
 def test_no_tokens_are_the_mean_patch() -> None:
     made = _fitted(20)
-    flat = made.cells(torch.zeros(1, 0, 3), GRID)
+    flat = made.cells(torch.zeros(1, 0, 3), GRID, QUANTIZER)
     assert torch.equal(flat, made.synthesise.bias.expand_as(flat))
 
 
 def test_strong_waves_are_told_again_and_finer() -> None:
     made, videos = _fitted(20), [shades(2, 6, 8, seed=seed) for seed in range(50, 60)]
-    assert int(made.depth_QE.max()) >= 1
-    errors = [error_of(made, videos, 20, deepest=depth) for depth in range(int(made.depth_QE.max()) + 1)]
+    assert int(depth_of(made).max()) >= 1
+    errors = [error_of(made, videos, 20, deepest=depth) for depth in range(int(depth_of(made).max()) + 1)]
     assert all(after < before for before, after in pairwise(errors)), errors
 
 
@@ -167,39 +173,35 @@ def test_a_later_number_codes_what_an_earlier_one_left() -> None:
     patches, more = drawn(2, 24, VALUES) / 3, drawn(2, 20, 3, seed=1) / 10
     latents = made.latents(patches, more, GRID, QUANTIZER)
     codes = QUANTIZER(latents).codes
-    phi_FN = torch.einsum(
-        "ft,fh,fw->fthw",
-        *(
-            torch.where((made.waves_F3[:, k] < n)[:, None], _cosines(n, CPU)[made.waves_F3[:, k].clamp(max=n - 1)], 0.0)
-            for k, n in enumerate(GRID)
-        ),
-    ).flatten(1)
-    waves_BX = (torch.einsum("fn,bng->bfg", phi_FN, made.analyse(patches)) / 24).flatten(1)
+    boxed = torch.zeros(2, *MOST_WAVES, made.channels)
+    boxed[:, : GRID[0], : GRID[1], : GRID[2]] = _waves(made.analyse(patches).unflatten(1, GRID))
+    waves_BX = boxed.flatten(1)
     told: dict[int, Tensor] = {}
     seen = set()
-    for depth in range(int(made.depth_QE.max()) + 1):
-        for q, e in (made.depth_QE == depth).nonzero().tolist():
-            place = int(made.place_QE[q, e])
+    for depth in range(int(depth_of(made).max()) + 1):
+        for q, e in (depth_of(made) == depth).nonzero().tolist():
+            place = int(made.place_MQE[0, q, e])
             assert (place, depth) not in seen
             assert depth == 0 or (place, depth - 1) in seen
             seen.add((place, depth))
             left = waves_BX[:, place] - told.get(place, torch.zeros(2))
-            expected = more[:, q, e] + made.inward_QE[q, e] * left
+            expected = more[:, q, e] + made.inward_MQE[0, q, e] * left
             torch.testing.assert_close(latents[:, q, e], expected, rtol=1e-4, atol=1e-4)
-            told[place] = told.get(place, torch.zeros(2)) + codes[:, q, e] * made.outward_QE[q, e]
+            told[place] = told.get(place, torch.zeros(2)) + codes[:, q, e] * made.outward_MQE[0, q, e]
 
 
 def test_a_number_is_told_by_no_earlier_token_than_what_it_refines() -> None:
     made = _fitted(20)
     first: dict[tuple[int, int], int] = {}
+    depths = depth_of(made).tolist()
     for q, e in product(range(20), range(3)):
-        first[int(made.place_QE[q, e]), int(made.depth_QE[q, e])] = q
+        first[int(made.place_MQE[0, q, e]), depths[q][e]] = q
     assert all(first[place, depth - 1] <= q for (place, depth), q in first.items() if depth > 0)
 
 
 def test_stronger_waves_come_earlier() -> None:
     made = _fitted(20)
-    deviation = 1 / made.inward_QE.detach()[made.depth_QE == 0]  # up to the spread, 0.4 to 1.1
+    deviation = 1 / made.inward_MQE.detach()[0][depth_of(made) == 0]  # up to the spread, 0.4 to 1.1
     assert float(deviation[:6].min()) > float(deviation[-6:].max())
 
 
@@ -208,12 +210,12 @@ def test_numbers_past_all_waves_say_nothing() -> None:
     made = spectrum(num_tokens=60, channels=1)
     clips = [patches_of(shades(2, 6, 8, seed=seed)) for seed in range(40)]
     made.start(clips, QUANTIZER)
-    silent = made.depth_QE < 0
+    silent = depth_of(made) < 0
     assert int((~silent).sum()) == 144
-    assert not made.outward_QE[silent].any()
-    assert not made.inward_QE[silent].any()
+    assert not made.outward_MQE[0][silent].any()
+    assert not made.inward_MQE[0][silent].any()
     codes = QUANTIZER(drawn(1, 60, 3)).codes
-    assert torch.equal(made.cells(codes, GRID), made.cells(codes * ~silent, GRID))
+    assert torch.equal(made.cells(codes, GRID, QUANTIZER), made.cells(codes * ~silent, GRID, QUANTIZER))
     short = spectrum(num_tokens=48, channels=1)
     short.start(clips, QUANTIZER)
     videos = [shades(2, 6, 8, seed=seed) for seed in range(50, 54)]
@@ -249,15 +251,16 @@ def test_the_slowest_waves_are_those_of_all() -> None:
 
 def test_waves_that_a_grid_is_too_small_for_are_silent() -> None:
     made, grid = _fitted(20), (1, 2, 1)
-    fits_F = (made.waves_F3 < torch.tensor(grid)).all(1)
-    silent_QE = ~fits_F[made.place_QE // made.channels]
+    waves = torch.unravel_index(made.place_MQE[0].long(), (*MOST_WAVES, made.channels))[:3]
+    silent_QE = torch.stack([wave >= size for wave, size in zip(waves, grid)]).any(0)
     assert 0 < int(silent_QE.sum()) < silent_QE.numel()
     more = drawn(1, 20, 3)
     latents = made.latents(drawn(1, 2, VALUES), more, grid, QUANTIZER)
-    at_depth_0 = silent_QE & (made.depth_QE == 0)
+    at_depth_0 = silent_QE & (depth_of(made) == 0)
     assert torch.equal(latents[0][at_depth_0], more[0][at_depth_0])
     codes = QUANTIZER(drawn(1, 20, 3)).codes
-    torch.testing.assert_close(made.cells(codes, grid), made.cells(codes * ~silent_QE, grid), rtol=0, atol=0)
+    told, heard = (made.cells(kept, grid, QUANTIZER) for kept in (codes, codes * ~silent_QE))
+    torch.testing.assert_close(told, heard, rtol=0, atol=0)
 
 
 def test_tokens_past_the_last_get_nothing_and_fewer_are_a_prefix() -> None:
@@ -266,7 +269,69 @@ def test_tokens_past_the_last_get_nothing_and_fewer_are_a_prefix() -> None:
     assert torch.equal(latents[:, 20:], more[:, 20:])
     torch.testing.assert_close(made.latents(patches, more[:, :7], GRID, QUANTIZER), latents[:, :7])
     codes = QUANTIZER(latents).codes
-    assert torch.equal(made.cells(codes, GRID), made.cells(codes[:, :20], GRID))
+    assert torch.equal(made.cells(codes, GRID, QUANTIZER), made.cells(codes[:, :20], GRID, QUANTIZER))
+
+
+# Kinds of clips.
+
+
+def patterned(axis: int, seed: int) -> Tensor:
+    """(3, 2, 8, 8): strong waves along one axis of the picture, weak ones along the other."""
+    video = torch.zeros(3, 2, 8, 8)
+    for wave in range(1, 6):
+        strength = drawn(3, seed=31 * seed + wave)[:, None, None, None] * 0.4
+        cosine = torch.cos(math.pi * wave * (torch.arange(8) + 0.5) / 8)
+        video += strength * (cosine[:, None] if axis == 0 else cosine)
+    return video
+
+
+@cache
+def _of_kinds(kinds: int) -> Spectrum:
+    made = Spectrum(num_tokens=6, channels=3, cell_values=3, quantizer=QUANTIZER, kinds=kinds)
+    films = [patterned(seed % 2, seed) for seed in range(60)]
+    made.start([patches_of(film, (1, 1, 1)) for film in films], QUANTIZER)
+    return made
+
+
+@torch.no_grad()
+def _kind_error(made: Spectrum, axis: int) -> tuple[float, list[int]]:
+    errors, kinds = [], []
+    for seed in range(100, 120):
+        cells, grid = patches_of(patterned(axis, seed), (1, 1, 1))
+        quantized = QUANTIZER(made.latents(cells[None], torch.zeros(1, 6, 3), grid, QUANTIZER))
+        kinds.append(int(quantized.ids[0, 0]) % made.kinds)
+        errors.append(float((made.cells(quantized.codes, grid, QUANTIZER)[0] - cells).square().mean()))
+    return sum(errors) / len(errors), kinds
+
+
+def test_kinds_tell_clips_better_that_differ_in_their_waves() -> None:
+    for axis in (0, 1):
+        assert _kind_error(_of_kinds(9), axis)[0] < 0.75 * _kind_error(_of_kinds(1), axis)[0]
+    along, across = (set(_kind_error(_of_kinds(9), axis)[1]) for axis in (0, 1))
+    assert not along & across
+
+
+@torch.no_grad()
+def test_the_kind_is_the_one_of_least_error_and_what_attention_says_does_not_change_it() -> None:
+    made, (cells, grid) = _of_kinds(9), patches_of(patterned(1, 200), (1, 1, 1))
+    found = made.latents(cells[None], torch.zeros(1, 6, 3), grid, QUANTIZER)
+    more = made.latents(cells[None], drawn(1, 6, 3), grid, QUANTIZER)
+    torch.testing.assert_close(more[0, 0, 0], found[0, 0, 0], rtol=0, atol=0)
+    errors = []
+    for kind in range(9):
+        alone = Spectrum(num_tokens=6, channels=3, cell_values=3, quantizer=QUANTIZER)
+        alone.load_state_dict(made.state_dict() | {name: made.state_dict()[name][kind : kind + 1] for name in TABLES})
+        codes = QUANTIZER(alone.latents(cells[None], torch.zeros(1, 6, 3), grid, QUANTIZER)).codes
+        errors.append(float((alone.cells(codes, grid, QUANTIZER)[0] - cells).square().mean()))
+    assert int(QUANTIZER(found).ids[0, 0]) % 9 == min(range(9), key=errors.__getitem__)
+
+
+TABLES = ("place_MQE", "inward_MQE", "outward_MQE")
+
+
+def test_kinds_must_be_told_by_whole_numbers() -> None:
+    with pytest.raises(InputError, match="one of 1, 9, 63, got 8"):
+        Spectrum(num_tokens=4, channels=2, cell_values=12, quantizer=QUANTIZER, kinds=8)
 
 
 @pytest.mark.parametrize("config", [VQConfig(codebook_size=16, codebook_dim=4), LFQConfig(codebook_dim=4)])
@@ -281,7 +346,12 @@ def test_other_quantizers_are_refused(config: Any) -> None:
 
 # The tokenizers.
 
-CONFIGS: dict[str, tuple[Any, Any]] = {"titok": (TiTok, PICTURES), "titok_video": (TiTokVideo, CLIPS)}
+CONFIGS: dict[str, tuple[Any, Any]] = {
+    "titok": (TiTok, PICTURES),
+    "titok_video": (TiTokVideo, CLIPS),
+    "titok of kinds": (TiTok, replace(PICTURES, spectral_kinds=9)),
+    "titok_video of kinds": (TiTokVideo, replace(CLIPS, spectral_kinds=9)),
+}
 FILM = [shades(2, 16, 16, seed=seed) for seed in range(30)]
 SIZES = [(2, 16, 16), (1, 13, 18), (5, 16, 20), (2, 16, 16), (1, 3, 2)]
 
@@ -378,7 +448,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, started: Any) -> None:
     started.save_pretrained(tmp_path / "m")
     loaded = type(started).from_pretrained(tmp_path / "m")
     assert loaded.fingerprint == started.fingerprint
-    assert torch.equal(loaded.spectrum.place_QE, started.spectrum.place_QE)
+    assert torch.equal(loaded.spectrum.place_MQE, started.spectrum.place_MQE)
     tokens = started.encode(FILM[:2])
     for item, again in zip(tokens, loaded.encode(FILM[:2])):
         np.testing.assert_array_equal(item.ids_L, again.ids_L)

@@ -104,6 +104,23 @@ class FSQ(Quantizer):
             rest = rest // level
         return torch.stack(digits, -1)
 
+    def digits_of_codes(self, codes: Tensor) -> Tensor:
+        """(..., E) -> (..., E) int64, the level in [0, L) that each code is, or is nearest to."""
+        levels = self.levels_E.to(codes.dtype)
+        scaled = (codes + 1) * ((levels - 1) / 2) if self.config.symmetric else codes * (levels // 2) + levels // 2
+        return scaled.round().long().clamp(min=0).minimum(self.levels_E - 1)
+
+    def latents_of(self, digits: Tensor) -> Tensor:
+        """(..., E) levels in [0, L) -> (..., E) float32 latents that are quantized to them, far from the next level."""
+        levels, digits = self.levels_E.float(), digits.float()
+        inside = 0.25  # of a step: outermost levels are reached where tanh is flat
+        digits = digits.clamp(min=inside).minimum(levels - 1 - inside)
+        if self.config.symmetric:
+            return torch.atanh(digits / ((levels - 1) / 2) - 1)
+        half = (levels - 1) * (1 + _MARGIN) / 2
+        offset = (1 - levels % 2) / 2
+        return torch.atanh((digits - levels // 2 + offset) / half) - torch.atanh(offset / half)
+
     def _codes(self, ids: Tensor) -> Tensor:
         rest, digits = ids.flatten(), []
         for level in self.config.levels[:-1]:

@@ -6,18 +6,22 @@ whole clip, of which every prefix is a picture. Attention then improves on it. W
 what one number's levels leave of it outweighs the next wave, a later number codes that rest (reverse water-filling,
 Cover and Thomas, Elements of Information Theory, section 10.3.3).
 
+Clips differ in which waves are strong: some stand still, some have fine patterns. With several kinds, each kind has an
+order of its own, the first numbers of token 0 say the kind, and a clip takes the kind that tells it best (classified
+transform coding, Gersho and Gray, Vector Quantization and Signal Compression, section 8.6).
+
 Tokenizers give it pixels, not patches: waves over patches would leave steps at every border of a patch.
 
 Letters: B clips, N cells (t*h*w; pixels, in the tokenizers), P values of a cell (3 colours), G channels of a cell,
-F waves, Q tokens, E codebook_dim.
+M kinds, Q tokens, E codebook_dim, X waves times channels.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -26,13 +30,27 @@ from torch import Tensor, nn
 from tokenreel.errors import InputError
 from tokenreel.quantize import FSQ, Quantizer
 
+from .spectrum_fit import MOST_WAVES, fitted, numbers_in_order
+
 __all__ = ["Spectrum"]
 
 GridSize = tuple[int, int, int]
 
-_SPREADS = (0.4, 0.6, 0.8, 1.1)  # standard deviations of latents that are tried
-_MOST_WAVES = (8, 64, 64)  # along t, h and w, that a wave may count
-_DEPTHS = 6  # how often one wave is coded at most
+_JUDGED_BY = 64  # tokens: what they tell of a clip chooses its kind, so that shorter rows stay prefixes
+
+
+class _Tables(NamedTuple):
+    """What each number says: (kinds, Q, E) each, or (B, Q, E) for every clip of a batch."""
+
+    inward: Tensor
+    outward: Tensor
+    place: Tensor
+    before: Tensor
+    depth: Tensor
+
+    def of(self, kind_B: Tensor, count: int) -> _Tables:
+        """Of the first ``count`` tokens of clips of these kinds."""
+        return _Tables(*(table[:, :count][kind_B] for table in self))
 
 
 class Spectrum(nn.Module):
@@ -40,16 +58,20 @@ class Spectrum(nn.Module):
 
     wave f of channel g: c_fg = mean over cells n of phi_f(n) (A x_n + a)_g, phi_f a product of cosines (DCT-II) of
     mean square 1, so that c does not depend on the number of cells; x_n = B sum_f c_fg phi_f(n) + b. Number e of
-    token q holds wave ``place_QE``, or what earlier tokens leave of it (``depth_QE`` > 0), times ``inward_QE``.
+    token q holds wave ``place_MQE`` of a box of ``MOST_WAVES`` waves, or what earlier numbers leave of it (those that
+    code the same wave, in order), times ``inward_MQE``. A place of -1 says nothing.
 
     Starts at zero, where it adds nothing; ``start`` fits it to clips. Tokens past Q get nothing.
+
+    Args:
+        kinds: M, 1 or the product of the first few levels of the quantizer.
     """
 
-    place_QE: Tensor
-    depth_QE: Tensor
-    waves_F3: Tensor
+    place_MQE: Tensor
 
-    def __init__(self, *, num_tokens: int, channels: int, cell_values: int, quantizer: Quantizer) -> None:
+    def __init__(
+        self, *, num_tokens: int, channels: int, cell_values: int, quantizer: Quantizer, kinds: int = 1
+    ) -> None:
         super().__init__()
         if not isinstance(quantizer, FSQ):
             raise InputError("a spectral start needs FSQ, whose numbers are quantized one by one")
@@ -57,62 +79,75 @@ class Spectrum(nn.Module):
             raise InputError("a spectral start needs FSQ without noise and skip: later numbers code what earlier leave")
         if min(num_tokens, channels) < 1:
             raise InputError(f"a spectrum needs at least 1 of tokens and channels, got {num_tokens}, {channels}")
+        levels = quantizer.config.levels
+        products = [math.prod(levels[:count]) for count in range(len(levels))]
+        if kinds not in products:
+            some = ", ".join(str(product) for product in products)
+            raise InputError(f"kinds of a spectrum are told by whole numbers of a token: one of {some}, got {kinds}")
         width = quantizer.codebook_dim
-        self.num_tokens, self.channels = num_tokens, channels
+        self.num_tokens, self.channels, self.kinds = num_tokens, channels, kinds
+        self.kind_numbers = products.index(kinds)
         self.analyse = nn.Linear(cell_values, channels)
         self.synthesise = nn.Linear(channels, cell_values)
-        self.inward_QE = nn.Parameter(torch.zeros(num_tokens, width))
-        self.outward_QE = nn.Parameter(torch.zeros(num_tokens, width))
-        self.register_buffer("place_QE", torch.zeros(num_tokens, width, dtype=torch.int64))
-        self.register_buffer("depth_QE", torch.zeros(num_tokens, width, dtype=torch.int64))
-        self.register_buffer("waves_F3", torch.zeros(num_tokens * width, 3, dtype=torch.int64))
-        if not self.inward_QE.is_meta:
+        self.inward_MQE = nn.Parameter(torch.zeros(kinds, num_tokens, width))
+        self.outward_MQE = nn.Parameter(torch.zeros(kinds, num_tokens, width))
+        self.register_buffer("place_MQE", torch.full((kinds, num_tokens, width), -1, dtype=torch.int32))
+        if not self.inward_MQE.is_meta:
             for layer in (self.analyse, self.synthesise):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
     def latents(self, cells_BNP: Tensor, more_BQE: Tensor, grid: GridSize, quantizer: Quantizer) -> Tensor:
-        """Latents (B, L, E) of what attention says, ``more_BQE`` (B, L, E), and of the waves together, float32."""
+        """Latents (B, L, E) of what attention says, ``more_BQE`` (B, L, E), and of the waves together, float32.
+
+        The numbers that say a clip's kind hold nothing else.
+        """
+        assert isinstance(quantizer, FSQ)
         count = min(more_BQE.shape[1], self.num_tokens)
         box_BthwG = _waves(self.analyse(cells_BNP.to(self.analyse.weight.dtype)).unflatten(1, grid))
-        index_F, fits_F = self._places(box_BthwG.shape[1:4])
-        left_BX = (rearrange(box_BthwG, "B t h w G -> B (t h w) G")[:, index_F] * fits_F[:, None]).flatten(1)
-        more, place, depth = more_BQE[:, :count].float(), self.place_QE[:count], self.depth_QE[:count]
-        latents = more + self.inward_QE[:count] * left_BX[:, place]
-        for step in range(int(depth.max()) if count else 0):
-            codes = quantizer(latents).codes * self.outward_QE[:count] * (depth == step)
-            left_BX = left_BX.index_add(1, place.flatten(), codes.flatten(1), alpha=-1)
-            latents = torch.where(depth == step + 1, more + self.inward_QE[:count] * left_BX[:, place], latents)
+        waves_BX, box = box_BthwG.flatten(1), box_BthwG.shape[1:4]
+        tables = self._tables(box, quantizer)
+        kind_B = self._kind(waves_BX, tables, quantizer)
+        latents, _, _ = _told(waves_BX, more_BQE[:, :count].float(), tables.of(kind_B, count), quantizer)
+        if self.kind_numbers and count:
+            digits_BE = quantizer.digits(kind_B)[:, None]  # digits of an id below K: those of the first numbers
+            says_kind = torch.zeros_like(latents[:1], dtype=torch.bool)
+            says_kind[:, 0, : self.kind_numbers] = (self.place_MQE >= 0).any()  # not before the start
+            latents = torch.where(says_kind, quantizer.latents_of(digits_BE), latents)
         return torch.cat([latents, more_BQE[:, count:].float()], dim=1)
 
-    def cells(self, codes_BQE: Tensor, grid: GridSize) -> Tensor:
+    def cells(self, codes_BQE: Tensor, grid: GridSize, quantizer: Quantizer) -> Tensor:
         """Codes (B, L, E) -> what they say of each cell, (B, N, P). A code of 0 says nothing."""
+        assert isinstance(quantizer, FSQ)
         count, num_clips = min(codes_BQE.shape[1], self.num_tokens), len(codes_BQE)
-        told_BX = (codes_BQE[:, :count].float() * self.outward_QE[:count]).flatten(1)
-        waves_BX = told_BX.new_zeros(num_clips, len(self.waves_F3) * self.channels)
-        waves_BX = waves_BX.index_add(1, self.place_QE[:count].flatten(), told_BX)
-        t, h, w = (min(most, size) for most, size in zip(_MOST_WAVES, grid))
-        index_F, fits_F = self._places((t, h, w))
-        waves_BFG = rearrange(waves_BX, "B (F G) -> B F G", G=self.channels) * fits_F[:, None]
-        box_BXG = waves_BX.new_zeros(num_clips, t * h * w, self.channels).index_add(1, index_F, waves_BFG)
-        values_BthwG = _values(rearrange(box_BXG, "B (t h w) G -> B t h w G", t=t, h=h), grid)
+        kind_B = torch.zeros(num_clips, dtype=torch.int64, device=codes_BQE.device)
+        if self.kind_numbers and count:
+            weights = [math.prod(quantizer.config.levels[:e]) for e in range(self.kind_numbers)]
+            digits_BE = quantizer.digits_of_codes(codes_BQE[:, 0].detach())
+            kind_B = (digits_BE[:, : self.kind_numbers] * torch.tensor(weights, device=digits_BE.device)).sum(1)
+        t, h, w = (min(most, size) for most, size in zip(MOST_WAVES, grid))
+        table = self._tables((t, h, w), quantizer).of(kind_B, count)
+        told_BX = (codes_BQE[:, :count].float() * table.outward).flatten(1)
+        box_BX = told_BX.new_zeros(num_clips, t * h * w * self.channels)
+        box_BX = box_BX.scatter_add(1, table.place.flatten(1), told_BX)
+        values_BthwG = _values(rearrange(box_BX, "B (t h w G) -> B t h w G", t=t, h=h, w=w), grid)
         cells: Tensor = self.synthesise(rearrange(values_BthwG, "B t h w G -> B (t h w) G"))
         return cells
 
-    def _places(self, box: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """(F,): where each wave stands in a box of this size, and whether it does; those that do not stand at 0."""
-        fits_F = (self.waves_F3 < torch.tensor(tuple(box), device=self.waves_F3.device)).all(1)
-        t, h, w = (self.waves_F3 * fits_F[:, None]).unbind(1)
-        return (t * box[1] + h) * box[2] + w, fits_F
-
     @torch.no_grad()
-    def start(self, clips: Sequence[tuple[Tensor, GridSize]], quantizer: Quantizer) -> None:
-        """Fit to clips: cells (N, P) and the grid of each.
+    def start(self, clips: Iterable[tuple[Tensor, GridSize]], quantizer: Quantizer) -> None:
+        """Fit to clips, taken one by one: cells (N, P) and the grid of each.
 
         Channels are the principal components of cells; waves are taken greedily by the variance that is left of
-        them; the scale of each number is the one of a few that leaves the least error.
+        them; the scale of each number is the one of a few that leaves the least error. Kinds begin as groups of clips
+        with like variances, and clips then move to the kind that tells them best (Lloyd's algorithm).
         """
-        some_NP = torch.cat([cells[:: max(1, len(cells) // 256)] for cells, _ in clips])
+        assert isinstance(quantizer, FSQ)
+        some, boxes = [], []
+        for cells_NP, grid in clips:
+            some.append(cells_NP[:: max(1, len(cells_NP) // 256)])
+            boxes.append(_waves(cells_NP.reshape(1, *grid, -1))[0])
+        some_NP = torch.cat(some)
         mean_P = some_NP.mean(0)
         centred_NP = (some_NP - mean_P).double()
         vectors_PP = torch.linalg.eigh(centred_NP.T @ centred_NP)[1]
@@ -121,93 +156,85 @@ class Spectrum(nn.Module):
         self.analyse.bias.copy_(-mean_P @ basis_PG)
         self.synthesise.weight.copy_(basis_PG)
         self.synthesise.bias.copy_(mean_P)
-        most = tuple(min(most, max(grid[axis] for _, grid in clips)) for axis, most in enumerate(_MOST_WAVES))
-        waves_CX = torch.stack([self._waves_of(cells, grid, most) for cells, grid in clips])
-        order, depths = self._order(waves_CX.square().mean(0), quantizer)
-        wanted = self._assign(order, depths, most, quantizer)
-        columns_FG = torch.tensor(wanted)[:, None] * self.channels + torch.arange(self.channels)
-        self._scale(waves_CX[:, columns_FG.flatten()], quantizer)
+        most = tuple(max(box.shape[axis] for box in boxes) for axis in range(3))
+        waves_CthwG = some_NP.new_zeros(len(boxes), *most, self.channels)
+        for waves_thwG, box in zip(waves_CthwG, boxes):
+            t, h, w, _ = box.shape
+            waves_thwG[:t, :h, :w] = box @ basis_PG
+        waves_CthwG[:, 0, 0, 0] -= mean_P @ basis_PG
+        for table, value in zip(
+            (self.place_MQE, self.inward_MQE, self.outward_MQE),
+            fitted(waves_CthwG, self.place_MQE.shape, quantizer, says_kind=self.kind_numbers, judged_by=_JUDGED_BY),
+        ):
+            table.copy_(value)
 
-    def _waves_of(self, cells_NP: Tensor, grid: GridSize, most: tuple[int, ...]) -> Tensor:
-        """(t * h * w * G,) of one clip, in a box of ``most`` waves; those that its grid is too small for are zero."""
-        box_thwG = _waves(self.analyse(cells_NP)[None].unflatten(1, grid))[0, : most[0], : most[1], : most[2]]
-        whole = box_thwG.new_zeros(*most, self.channels)
-        t, h, w, _ = box_thwG.shape
-        whole[:t, :h, :w] = box_thwG
-        return whole.flatten()
+    def _kind(self, waves_BX: Tensor, tables: _Tables, quantizer: FSQ) -> Tensor:
+        """(B,) int64: the kind whose first tokens tell most of each clip."""
+        kinds_B = torch.zeros(len(waves_BX), dtype=torch.int64, device=waves_BX.device)
+        if self.kinds == 1:
+            return kinds_B
+        gains = []
+        with torch.no_grad():
+            for kind in range(self.kinds):
+                table = tables.of(kinds_B + kind, min(self.num_tokens, _JUDGED_BY))
+                _, rest, told = _told(waves_BX, torch.zeros_like(table.inward), table, quantizer)
+                # What a number tells takes rest^2 - (rest - told)^2 from the squared error.
+                gains.append((told * (2 * rest - told)).double().sum((1, 2)))
+        return torch.stack(gains).argmax(0)
 
-    def _order(self, variance_X: Tensor, quantizer: Quantizer) -> tuple[list[int], list[int]]:
-        """The wave of each number in turn, and how often it was told before: always that of which most is left."""
-        levels, wanted = _levels(quantizer), self.inward_QE.numel()
-        strongest = variance_X.topk(min(wanted, len(variance_X)))  # more can never be wanted
-        queue = [(-left, x) for left, x in zip(strongest.values.tolist(), strongest.indices.tolist())]
-        heapq.heapify(queue)
-        order: list[int] = []
-        depths: list[int] = []
-        taken: dict[int, int] = {}
-        while len(order) < wanted and queue:
-            left, x = heapq.heappop(queue)
-            level = levels[_finest(levels)[len(order) % len(levels)]]
-            order.append(x)
-            depths.append(taken.get(x, 0))
-            taken[x] = depths[-1] + 1
-            if taken[x] < _DEPTHS:
-                heapq.heappush(queue, (left * min(1.0, 2.2 / level**2), x))
-        return order, depths
-
-    def _assign(
-        self, order: Sequence[int], depths: Sequence[int], most: tuple[int, ...], quantizer: Quantizer
-    ) -> list[int]:
-        """Give every number its wave; returns the waves that have numbers, as places in a box of ``most``."""
-        wanted = sorted({x // self.channels for x in order})
-        row = {wave: index for index, wave in enumerate(wanted)}
-        self.waves_F3[: len(wanted)] = torch.stack(torch.unravel_index(torch.tensor(wanted), most), 1)
-        self.waves_F3[len(wanted) :] = 1 << 30  # of no grid
-        levels = _levels(quantizer)
-        for table in (self.place_QE, self.inward_QE, self.outward_QE):
-            table.zero_()
-        self.depth_QE.fill_(-1)  # numbers that are left when all waves are told say nothing
-        for index, (x, depth) in enumerate(zip(order, depths)):
-            q, e = index // len(levels), _finest(levels)[index % len(levels)]
-            self.place_QE[q, e] = row[x // self.channels] * self.channels + x % self.channels
-            self.depth_QE[q, e] = depth
-        return wanted
-
-    def _scale(self, left_CX: Tensor, quantizer: Quantizer) -> None:
-        """Scales in and out of every number, depth by depth."""
-        for depth in range(int(self.depth_QE.max()) + 1):
-            chosen = self.depth_QE == depth
-            values_CQE = left_CX[:, self.place_QE]
-            deviation_QE = values_CQE.square().mean(0).sqrt().clamp(min=1e-8)
-            best_QE = torch.full_like(deviation_QE, math.inf)
-            told_CQE = torch.zeros_like(values_CQE)
-            for spread in _SPREADS:
-                codes = quantizer(values_CQE * (spread / deviation_QE)).codes
-                out = (codes * values_CQE).mean(0) / codes.square().mean(0).clamp(min=1e-8)
-                error = (codes * out - values_CQE).square().mean(0)
-                better = chosen & (error < best_QE)
-                best_QE = torch.where(better, error, best_QE)
-                self.inward_QE.copy_(torch.where(better, spread / deviation_QE, self.inward_QE))
-                self.outward_QE.copy_(torch.where(better, out, self.outward_QE))
-                told_CQE = torch.where(better, codes * out, told_CQE)
-            left_CX = left_CX.index_add(1, self.place_QE.flatten(), (told_CQE * chosen).flatten(1), alpha=-1)
+    def _tables(self, box: Sequence[int], quantizer: FSQ) -> _Tables:
+        """What the numbers of each kind say of clips that have ``box`` waves along t, h and w."""
+        t, h, w, g = torch.unravel_index(self.place_MQE.long().clamp(min=0), (*MOST_WAVES, self.channels))
+        fits = (self.place_MQE >= 0) & (t < box[0]) & (h < box[1]) & (w < box[2])
+        index = (((t * box[1] + h) * box[2] + w) * self.channels + g) * fits
+        before, depth = _chains(self.place_MQE, numbers_in_order(quantizer))
+        return _Tables(self.inward_MQE * fits, self.outward_MQE * fits, index, before, depth)
 
 
-def _levels(quantizer: Quantizer) -> tuple[int, ...]:
-    assert isinstance(quantizer, FSQ)
-    return quantizer.config.levels
+def _told(waves_BX: Tensor, more_BQE: Tensor, table: _Tables, quantizer: Quantizer) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, what is left of each number's wave before it, and what it tells of that: (B, Q, E) each."""
+    rest = _taken(waves_BX, table.place)
+    latents = more_BQE + table.inward * rest
+    told = quantizer(latents).codes * table.outward
+    for step in range(1, int(table.depth.max()) + 1 if table.depth.numel() else 0):
+        is_step = table.depth == step
+        rest = torch.where(is_step, _taken(rest - told, table.before), rest)
+        latents = torch.where(is_step, more_BQE + table.inward * rest, latents)
+        told = quantizer(latents).codes * table.outward
+    return latents, rest, told
 
 
-def _finest(levels: Sequence[int]) -> list[int]:
-    """Numbers of a token, those of most levels first."""
-    return sorted(range(len(levels)), key=lambda e: -levels[e])
+def _taken(values: Tensor, index_BQE: Tensor) -> Tensor:
+    return values.flatten(1).gather(1, index_BQE.flatten(1)).view(index_BQE.shape)
+
+
+def _chains(place_MQE: Tensor, order_E: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """For each number, the one (q * E + e) that told the same wave before it, and how many did: (M, Q, E) int64.
+
+    Numbers follow each other token by token, within one in ``order_E``.
+    """
+    _, num_tokens, width = place_MQE.shape
+    device = place_MQE.device
+    order_X = (
+        torch.arange(num_tokens, device=device)[:, None] * width + torch.tensor(order_E, device=device)
+    ).flatten()
+    places, sorted_MX = place_MQE.flatten(1)[:, order_X].sort(dim=1, stable=True)
+    at_X = torch.arange(places.shape[1], device=device)
+    is_first = torch.ones_like(places, dtype=torch.bool)
+    is_first[:, 1:] = (places[:, 1:] != places[:, :-1]) | (places[:, 1:] < 0)
+    depths = at_X - torch.where(is_first, at_X, 0).cummax(1).values
+    numbers = order_X[sorted_MX]
+    before, depth = torch.zeros_like(numbers), torch.zeros_like(numbers)
+    before.scatter_(1, numbers, numbers.roll(1, 1))
+    depth.scatter_(1, numbers, depths)
+    return before.view(place_MQE.shape) * (depth > 0).view(place_MQE.shape), depth.view(place_MQE.shape)
 
 
 def _waves(values_BthwG: Tensor) -> Tensor:
-    """The slowest waves along each axis, at most ``_MOST_WAVES``: means of products with cosines."""
+    """The slowest waves along each axis, at most ``MOST_WAVES``: means of products with cosines."""
     for axis in (3, 2, 1):  # the longest rows last would cost more
         size = values_BthwG.shape[axis]
-        table = _cosines(size, values_BthwG.device)[: _MOST_WAVES[axis - 1]]
+        table = _cosines(size, values_BthwG.device)[: MOST_WAVES[axis - 1]]
         values_BthwG = torch.tensordot(values_BthwG, table / size, dims=([axis], [1])).movedim(-1, axis)
     return values_BthwG
 

@@ -6,7 +6,7 @@ P = h*w patches, Q queries, L tokens a picture (Q, a prefix of it, or P), D dim,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,7 +85,13 @@ class TiTok(LearnedTokenizer):
             self.convs = FrameConvs(dim=outer, patch_size=config.patch_size, channels=config.head_channels, others=0)
         self.spectrum: Spectrum | None = None
         if config.spectral and config.num_queries is not None:
-            self.spectrum = Spectrum(num_tokens=config.num_queries, channels=3, cell_values=3, quantizer=self.quantizer)
+            self.spectrum = Spectrum(
+                num_tokens=config.num_queries,
+                channels=3,
+                cell_values=3,
+                quantizer=self.quantizer,
+                kinds=config.spectral_kinds,
+            )
             self.from_cells = nn.Linear(ph * pw * 3, outer, bias=False)
         if config.num_queries is not None:
             self.queries_QD = _start(config.num_queries, inner)
@@ -168,15 +174,18 @@ class TiTok(LearnedTokenizer):
         return rearrange(whole_NCTHW, "N C 1 H W -> N (H W) C"), (1, whole_NCTHW.shape[3], whole_NCTHW.shape[4])
 
     @torch.no_grad()
-    def start_spectral(self, videos: Sequence[Tensor]) -> None:
+    def start_spectral(self, videos: Iterable[Tensor]) -> None:
         """Become the transform codec that suits the frames of these videos (3, T, H, W): see ``spectrum``."""
         if self.spectrum is None:
             raise InputError("start_spectral needs a tokenizer that is spectral")
-        clips = []
-        for video in self.checked_videos(videos):
-            pixels_NXC, size = self._pixel_rows(rearrange(video, "C T H W -> T C H W"))
-            clips += [(pixels, size) for pixels in pixels_NXC]
-        self.spectrum.start(clips, self.quantizer)
+
+        def rows() -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
+            for video in videos:
+                (clip,) = self.checked_videos([video])
+                pixels_NXC, size = self._pixel_rows(rearrange(clip, "C T H W -> T C H W"))
+                yield from ((pixels_XC, size) for pixels_XC in pixels_NXC)
+
+        self.spectrum.start(rows(), self.quantizer)
         for layer in (self.to_latents, self.to_pixels):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -223,7 +232,7 @@ class TiTok(LearnedTokenizer):
         _, ph, pw = self.patch_size
         with torch.autocast(codes_NLE.device.type, enabled=False):
             kept = codes_NLE.float() if is_kept_NL is None else codes_NLE.float() * is_kept_NL[..., None]
-            pixels_NXC = self.spectrum.cells(kept, size)
+            pixels_NXC = self.spectrum.cells(kept, size, self.quantizer)
         return rearrange(
             pixels_NXC, "N (h ph w pw) C -> N (h w) (ph pw C)", h=size[1] // ph, ph=ph, w=size[2] // pw, pw=pw
         )

@@ -31,6 +31,8 @@ class TiTokConfig:
         head_channels: F of the convolutions that end the decoder, so that patches have no borders, see ``FrameConvs``;
             None: one linear map a patch.
         spectral: has a ``Spectrum``, from which ``start_spectral`` starts the tokens as waves. Needs queries and FSQ.
+        spectral_kinds: kinds of pictures that have waves of their own, told by the first numbers of token 0: 1, or the
+            product of the first few levels.
     """
 
     image_size: tuple[int, int]
@@ -44,6 +46,7 @@ class TiTokConfig:
     whole_share: float = 0.0
     head_channels: int | None = None
     spectral: bool = False
+    spectral_kinds: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch_size", check_patch_size(self.patch_size))

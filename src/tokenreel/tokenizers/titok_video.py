@@ -6,7 +6,7 @@ E codebook_dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from math import prod
@@ -70,7 +70,11 @@ class TiTokVideo(LearnedTokenizer):
         self.spectrum: Spectrum | None = None
         if config.spectral:
             self.spectrum = Spectrum(
-                num_tokens=config.spectral_tokens, channels=3, cell_values=3, quantizer=self.quantizer
+                num_tokens=config.spectral_tokens,
+                channels=3,
+                cell_values=3,
+                quantizer=self.quantizer,
+                kinds=config.spectral_kinds,
             )
             self.from_cells = nn.Linear(values, config.decoder.dim, bias=False)
 
@@ -266,7 +270,7 @@ class TiTokVideo(LearnedTokenizer):
         with torch.autocast(codes_QE.device.type, enabled=False):
             for piece, places in alike(pieces):
                 codes_BQE = torch.stack([parts[place] for place in places])
-                pixels_BXC = self.spectrum.cells(codes_BQE, self._pixel_size(piece))
+                pixels_BXC = self.spectrum.cells(codes_BQE, self._pixel_size(piece), self.quantizer)
                 for place, pixels_XC in zip(places, pixels_BXC):
                     drawn[place] = self._patch_rows(pixels_XC, piece)
         return torch.cat(drawn)
@@ -313,16 +317,18 @@ class TiTokVideo(LearnedTokenizer):
         )  # fmt: skip
 
     @torch.no_grad()
-    def start_spectral(self, videos: Sequence[Tensor]) -> None:
+    def start_spectral(self, videos: Iterable[Tensor]) -> None:
         """Become the transform codec that suits segments of these videos (3, T, H, W): see ``spectrum``."""
         if self.spectrum is None:
             raise InputError("start_spectral needs a tokenizer that is spectral")
-        segments, pieces = self._cut(self.checked_videos(videos), [1] * len(videos))
-        clips = [
-            (self._pixel_rows(patches_of([part], self.patch_size)[None], piece)[0], self._pixel_size(piece))
-            for part, piece in zip(segments, pieces)
-        ]
-        self.spectrum.start(clips, self.quantizer)
+
+        def rows() -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
+            for video in videos:
+                for part, piece in zip(*self._cut(self.checked_videos([video]), [1])):
+                    patches_NP = patches_of([part], self.patch_size)
+                    yield self._pixel_rows(patches_NP[None], piece)[0], self._pixel_size(piece)
+
+        self.spectrum.start(rows(), self.quantizer)
         for layer in (self.analysis.project, self.synthesis.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -30,6 +30,8 @@ class TiTokVideoConfig:
         head_channels: F of the convolutions that end the decoder, so that patches have no borders, see ``FrameConvs``;
             None: one linear map a patch.
         spectral: has a ``Spectrum``, from which ``start_spectral`` starts the tokens as waves. Needs FSQ.
+        spectral_kinds: kinds of clips that have waves of their own, told by the first numbers of token 0: 1, or the
+            product of the first few levels.
         spectral_tokens: how many tokens of a segment it starts.
     """
 
@@ -44,6 +46,7 @@ class TiTokVideoConfig:
     nested_dropout: bool = False
     head_channels: int | None = None
     spectral: bool = False
+    spectral_kinds: int = 1
     spectral_tokens: int = 512
 
     def __post_init__(self) -> None:

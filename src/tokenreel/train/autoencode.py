@@ -5,6 +5,7 @@ Letters: B batch, C channels, T frames, H W pixels.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ __all__ = ["Autoencode", "start_linear_path"]
 
 _FIRST_BATCHES = 16
 _FIRST_BATCHES_OF_MANY = 80  # for as many transforms
-_FIRST_BATCHES_OF_ROWS = 48  # a clip has many patches, but only one spectrum
+_FIRST_CLIPS_OF_ROWS = 1000  # a clip has many patches, but only one spectrum
 
 Pair = tuple[Tensor, Tensor]
 
@@ -95,12 +96,13 @@ def start_linear_path(model: nn.Module, batches: BatchStream, runtime: Runtime) 
     The same on all processes.
     """
     if isinstance(model, CViViT) and (model.config.linear_path or model.transforms is not None):
-        start, count = model.start_linear, _FIRST_BATCHES if model.transforms is None else _FIRST_BATCHES_OF_MANY
+        count = _FIRST_BATCHES if model.transforms is None else _FIRST_BATCHES_OF_MANY
+        model.start_linear([video for number in range(count) for video in batches.batch(number).videos])
     elif isinstance(model, TiTok | TiTokVideo) and model.spectrum is not None:
-        start, count = model.start_spectral, _FIRST_BATCHES_OF_ROWS
+        videos = (video for number in itertools.count() for video in batches.batch(number).videos)
+        model.start_spectral(itertools.islice(videos, _FIRST_CLIPS_OF_ROWS))
     else:
         return
-    start([video for number in range(count) for video in batches.batch(number).videos])
     for tensor in (*model.parameters(), *model.buffers()):
         runtime.share(tensor)
 
