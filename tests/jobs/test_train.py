@@ -203,6 +203,16 @@ def test_what_is_exported_is_the_average(tmp_path: Path, clips: Path) -> None:
         torch.testing.assert_close(average[name], 0.1 * first[name] + 0.9 * plain[name])
 
 
+def test_half_precision_is_written_where_it_is_asked_for(tmp_path: Path, clips: Path) -> None:
+    run(tmp_path / "full", clips, "loop.steps=2")
+    run(tmp_path / "half", clips, "loop.steps=2", "loop.half=true")
+    full, half = (load_file(tmp_path / name / "tokenizer" / "model.safetensors") for name in ("full", "half"))
+    assert {tensor.dtype for tensor in half.values() if tensor.is_floating_point()} == {torch.float16}
+    for name, tensor in full.items():
+        wanted = tensor.half() if tensor.is_floating_point() else tensor
+        torch.testing.assert_close(half[name], wanted, rtol=0, atol=0)
+
+
 def test_bf16_runs(tmp_path: Path, clips: Path) -> None:
     result = run(tmp_path, clips, "loop.precision=bf16", "loop.steps=3", *CRITIC)
     assert result["bad_steps"] == 0

@@ -134,6 +134,8 @@ def test_half_precision_files_load_as_they_are_hashed(tmp_path: Path) -> None:
     assert again.fingerprint != model.fingerprint
     assert again.layer.weight.dtype == torch.float32
     assert torch.equal(again.layer.weight, model.layer.weight.half().float())
+    model.round_to_half()
+    assert model.fingerprint == again.fingerprint
 
 
 def test_running_is_eval_without_gradients_and_puts_modes_back() -> None:

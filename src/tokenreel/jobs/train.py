@@ -153,7 +153,7 @@ class _Run:
                 found[name] = str(path)
                 try:
                     if self.runtime.is_main:
-                        whole.save_pretrained(path)
+                        whole.save_pretrained(path, half=self.plan.loop.half)
                 except OSError as error:
                     raise TrainingError(
                         f"the {name} could not be written to {path} ({error.strerror or error}); the last checkpoint "

@@ -180,10 +180,13 @@ class ClassifyParts:
         best = _best(folder / BEST_NAME, self.plan.scores) if self.plan.scores.keep_best else None
         if best is not None:
             model.load_state_dict(best.weights)
+        half = self.plan.loop.half
+        if half:
+            model.round_to_half()
         parts = {"val": self.data.val, "test": self.data.test}
         found = {name: self._examined(model, part) for name, part in parts.items() if part is not None}
         figures = {name: one.figures() for name, one in found.items()}
-        model.save_pretrained(path, card=model.card(model.fingerprint) + self._card(found, best))
+        model.save_pretrained(path, half=half, card=model.card(model.fingerprint) + self._card(found, best))
         told = {
             "recipe": self.plan.name,
             "step": None if best is None else best.step,

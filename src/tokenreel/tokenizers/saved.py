@@ -224,6 +224,13 @@ class SavedModel(nn.Module, ModelHubMixin):
             raise FormatError(f"{config} describes a {cls.kind} of the family {family!r}, not {cls.name!r}")
         return values, fingerprint
 
+    @torch.no_grad()
+    def round_to_half(self) -> None:
+        """Weights become the nearest that half precision holds: what ``save_pretrained(half=True)`` then keeps."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half())
+
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike[str], *, half: bool = False, card: str | None = None, **ignored: Any
     ) -> Path:

@@ -66,6 +66,7 @@ class LoopConfig:
         compile: whether the model goes through ``torch.compile``.
         parallel: ``ddp``, or ``fsdp`` (sharded weights, for models too large for one device), with several processes.
         max_bad_steps: so many bad steps among the last 100 stop the run with advice.
+        half: what was trained is written as float16, half the bytes. It is then measured as it is written.
     """
 
     steps: int
@@ -79,6 +80,7 @@ class LoopConfig:
     compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     max_bad_steps: int = 20
+    half: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "checkpoint_every", "keep", "log_every", "max_bad_steps"):
