@@ -191,21 +191,22 @@ def test_mixup_mixes_pixels_and_labels_alike() -> None:
     targets = torch.arange(6)
     labels = {"one": soft_labels(targets, 6), "half": soft_labels(targets // 3, 2)}
     video = labels["one"][:, :, None, None, None].expand(6, 6, 2, 3, 3)  # channel k is the probability of class k
-    mixed, soft = mixup(video, labels, alpha=0.8, generator=seeded(3))
+    mixed, soft, other = mixup(video, labels, alpha=0.8, generator=seeded(3))
     assert torch.allclose(mixed[:, :, 0, 0, 0], soft["one"], atol=1e-6)
     halves = torch.stack([soft["one"][:, :3].sum(1), soft["one"][:, 3:].sum(1)], 1)
     assert torch.allclose(soft["half"], halves, atol=1e-6)
     assert torch.allclose(soft["one"].sum(1), torch.ones(6))
     assert ((soft["one"] > 0).sum(1) <= 2).all()
     assert not torch.equal(soft["one"], labels["one"])
-    again, _ = mixup(video, labels, alpha=0.8, generator=seeded(3))
+    again, *_ = mixup(video, labels, alpha=0.8, generator=seeded(3))
     assert torch.equal(again, mixed)
+    assert all(soft["one"][i, j] > 0 for i, j in enumerate(other.tolist()) if (soft["one"][i] > 0).sum() == 2)
 
 
 def test_mixup_draws_from_beta() -> None:
     marks = torch.zeros(1500, 1)
     for alpha in (0.3, 2.0):
-        _, soft = mixup(marks, {"one": torch.eye(1500)}, alpha=alpha, generator=seeded())
+        _, soft, _ = mixup(marks, {"one": torch.eye(1500)}, alpha=alpha, generator=seeded())
         share = soft["one"].diagonal()
         assert share.mean() == pytest.approx(0.5, abs=0.03)
         assert share.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
@@ -213,8 +214,9 @@ def test_mixup_draws_from_beta() -> None:
 
 def test_mixup_at_zero_and_wrong_labels() -> None:
     video, labels = noise(3, 1, 1, 2, 2), {"label": soft_labels(torch.tensor([0, 1, 1]), 2)}
-    same, kept = mixup(video, labels, alpha=0.0, generator=seeded())
+    same, kept, other = mixup(video, labels, alpha=0.0, generator=seeded())
     assert same is video
+    assert other.tolist() == [0, 1, 2]
     assert kept["label"] is labels["label"]
     with pytest.raises(InputError, match="alpha must be at least 0"):
         mixup(video, labels, alpha=-1.0, generator=seeded())

@@ -36,6 +36,7 @@ SMALL = [
     *["data.sources.0.data=rendered:24,8,16,16", "data.val_share=0.4", "data.clips.video={flip: 0.5, time_crop: 0.4}"],
     *["loop.steps=6", "loop.log_every=1", "loop.checkpoint_every=3", "loop.look_every=2", "loss.mixup=0.3"],
     *["model.changes.blocks.drop_path=0.2", "optim.lr=3e-3", "optim.warmup_steps=2", "optim.ema_decay=0.5"],
+    "loop.half=false",
 ]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -103,6 +104,26 @@ def test_the_best_weights_on_validation_are_exported(tmp_path: Path) -> None:
     with torch.no_grad(), parts.stream:
         parts.measured(scaled(parts, 0), 10, folder)
         assert kept_step(folder) == 10
+
+
+def test_in_half_precision_the_best_weights_are_rounded(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", "loop.half=true")
+    kept, stays = (load_file(tmp_path / "run" / name) for name in (BEST_NAME, "classifier/model.safetensors"))
+    assert all(torch.equal(kept[name].half(), stays[name]) for name in kept)
+    parts = ClassifyParts(load_recipe("vivit-motions", overrides=SMALL), Runtime(device=torch.device("cpu")))
+    assert parts.data.val is not None
+    with parts.stream:
+        found = examined(load(result["classifier"]), parts.data.val, parts._reader(is_random=False), batch_size=8)
+    assert found.loss == pytest.approx(result["scores"]["val"]["loss"], rel=1e-6)
+
+
+def test_weights_that_other_examples_chose_are_not_the_best(tmp_path: Path) -> None:
+    run(tmp_path / "run", "scores.by=loss")
+    changed = [*SMALL, "scores.by=loss", "data.sources.0.data=rendered:25,8,16,16"]
+    parts = ClassifyParts(load_recipe("vivit-motions", overrides=changed), Runtime(device=torch.device("cpu")))
+    with torch.no_grad(), parts.stream:
+        parts.measured(scaled(parts, 300), 9, tmp_path / "run")  # far worse than what was kept
+    assert kept_step(tmp_path / "run") == 9
 
 
 def test_weights_stay_until_others_do_as_well(tmp_path: Path) -> None:
@@ -182,7 +203,7 @@ def load_config() -> Any:
 
 
 def test_a_score_that_does_not_exist_is_told(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"scores\.by=auc needs an example of every class"):
+    with pytest.raises(InputError, match=r"scores\.by=auc needs an example of every class"):
         run(tmp_path / "run", "scores.by=auc", "loop.steps=2", "data.val_share=0.1")
 
 

@@ -326,6 +326,21 @@ def test_the_kind_is_the_one_of_least_error_and_what_attention_says_does_not_cha
     assert int(QUANTIZER(found).ids[0, 0]) % 9 == min(range(9), key=errors.__getitem__)
 
 
+def test_the_first_tokens_alone_choose_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, (cells, grid) = _of_kinds(9), patches_of(patterned(0, 300), (1, 1, 1))
+    monkeypatch.setattr(spectrum_module, "_JUDGED_BY", 2)
+    rows = [made.latents(cells[None], torch.zeros(1, count, 3), grid, QUANTIZER) for count in (2, 4, 6)]
+    for row in rows[:2]:
+        torch.testing.assert_close(row, rows[2][:, : row.shape[1]])
+
+
+def test_a_start_from_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one clip, got none"):
+        spectrum().start([], QUANTIZER)
+    with pytest.raises(InputError, match="at most the 12 values of a cell"):
+        spectrum(channels=13)
+
+
 TABLES = ("place_MQE", "inward_MQE", "outward_MQE")
 
 
@@ -351,6 +366,7 @@ CONFIGS: dict[str, tuple[Any, Any]] = {
     "titok_video": (TiTokVideo, CLIPS),
     "titok of kinds": (TiTok, replace(PICTURES, spectral_kinds=9)),
     "titok_video of kinds": (TiTokVideo, replace(CLIPS, spectral_kinds=9)),
+    "titok of even levels": (TiTok, replace(PICTURES, quantizer=FSQConfig(levels=(4, 4, 4), symmetric=True))),
 }
 FILM = [shades(2, 16, 16, seed=seed) for seed in range(30)]
 SIZES = [(2, 16, 16), (1, 13, 18), (5, 16, 20), (2, 16, 16), (1, 3, 2)]
@@ -469,7 +485,7 @@ def test_a_start_is_a_function_of_its_clips(name: str) -> None:
 def test_unstarted_the_spectrum_is_silent_and_learns(name: str) -> None:
     family, config = CONFIGS[name]
     made = family.untrained(config, seed=0)
-    plain = family.untrained(replace(config, spectral=False), seed=0)
+    plain = family.untrained(replace(config, spectral=False, spectral_kinds=1), seed=0)
     plain.load_state_dict(
         {key: value for key, value in made.state_dict().items() if not key.startswith(("spectrum", "from_cells"))}
     )
@@ -490,7 +506,7 @@ def test_unstarted_the_spectrum_is_silent_and_learns(name: str) -> None:
 def test_without_a_spectrum_there_is_nothing_to_start(name: str) -> None:
     family, config = CONFIGS[name]
     with pytest.raises(InputError, match="needs a tokenizer that is spectral"):
-        family.untrained(replace(config, spectral=False), seed=0).start_spectral(FILM[:1])
+        family.untrained(replace(config, spectral=False, spectral_kinds=1), seed=0).start_spectral(FILM[:1])
 
 
 @pytest.mark.parametrize(
@@ -501,6 +517,7 @@ def test_without_a_spectrum_there_is_nothing_to_start(name: str) -> None:
         ("titok", {"num_queries": None, "nested_dropout": False}),
         ("titok_video", {"quantizer": FSQConfig(levels=(9, 7, 5), noise=0.1)}),
         ("titok_video", {"spectral_tokens": 0}),
+        ("titok", {"spectral": False, "spectral_kinds": 9}),
     ],
 )
 def test_bad_options_are_refused(name: str, changes: dict[str, Any]) -> None:

@@ -118,6 +118,9 @@ def test_balanced_classes_take_turns() -> None:
     assert all(Counter(batch.targets["label"].tolist()) == {0: 3, 1: 3} for batch in batches)
     seen = Counter(source for batch in batches for source in batch.sources)
     assert [seen[f"film-{index}"] for index in range(12)] == [1] * 9 + [3] * 3
+    for world in (2, 4):  # no rank sees one class alone
+        ranks = [stream_of(Films(12), balanced=True, size=4, rank=rank, world_size=world) for rank in range(world)]
+        assert all(Counter(one.batch(1).targets["label"].tolist()) == {0: 2, 1: 2} for one in ranks)
     two = LabelledSet(Films(2), {"a": ("x", "y"), "b": ("x", "y")}, {"a": [0, 1], "b": [0, 1]})
     with pytest.raises(InputError, match="several heads"):
         LabelledStream(
@@ -352,12 +355,13 @@ def test_changes_of_ids() -> None:
     lengths, starts = set(), set()
     for _ in range(60):
         found = CodeAugment(time_crop=0.5)(ids_thw, generator=generator)
-        start = int(found[0, 0, 0]) // 12
-        assert torch.equal(found, ids_thw[start : start + len(found)])
+        start = int(found[1, 0, 0]) // 12
+        assert torch.equal(found[0], ids_thw[0])
+        assert torch.equal(found[1:], ids_thw[start : start + len(found) - 1])
         lengths.add(len(found))
         starts.add(start)
-    assert lengths == {4, 5, 6, 7, 8}
-    assert {0, 1, 2, 3} <= starts
+    assert lengths == {5, 6, 7, 8}
+    assert {1, 2, 3, 4} <= starts
     shifts = set()
     for _ in range(60):
         found = CodeAugment(shift=1)(ids_thw, generator=generator)
@@ -368,9 +372,30 @@ def test_changes_of_ids() -> None:
     assert len(shifts) == 9
     found = CodeAugment(noise=0.5)(ids_thw, generator=generator)
     assert torch.equal(found % 12, ids_thw % 12)  # each keeps its place
-    assert 0.25 < (found != ids_thw).float().mean() < 0.6  # an eighth of the noise draws its own step
+    assert torch.equal(found[0], ids_thw[0])
+    assert int(found[1:].min()) >= 12
+    assert 0.25 < (found != ids_thw).float()[1:].mean() < 0.6  # a seventh of the noise draws its own step
     with pytest.raises(InputError, match="time_crop must lie in"):
         CodeAugment(time_crop=1.0)
+
+
+def test_clips_of_unequal_length_are_changed_and_mixed_without_their_padding() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reader = ClipReader(config_of(), ClipView(video=VideoAugment(contrast=0.5, flip=0.5)), is_random=True)
+    long, short = (torch.full((3, frames, 8, 8), 200, dtype=torch.uint8) for frames in (4, 2))
+    for _ in range(8):
+        inputs = reader.joined([long, short], generator)
+        assert inputs.frame_counts == (4, 2)
+        # Contrast turns about the mean of the clip; even clips stay as they are, padded or not.
+        torch.testing.assert_close(inputs.video_BCTHW[1, :, :2], inputs.video_BCTHW[0, :, :2])
+        assert not inputs.video_BCTHW[1, :, 2:].any()
+    three = reader.joined([long, short, short], generator)
+    probs = {"label": torch.eye(3)}
+    for seed in range(12):
+        mixed, labels = three.mixed(probs, alpha=0.5, generator=torch.Generator().manual_seed(seed))
+        assert mixed.frame_counts is not None
+        for row, count in zip(labels["label"], mixed.frame_counts):
+            assert count == (4 if row[0] > 0 else 2)
 
 
 def test_a_batch_checks_itself_and_its_numbers() -> None:

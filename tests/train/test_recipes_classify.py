@@ -151,12 +151,13 @@ def test_one_performer_is_held_out(root: Path) -> None:
 def test_splits_of_the_source_are_kept_and_others_are_drawn(root: Path) -> None:
     found = choice_of(root / "pneumoniamnist.npz").parts(seed=0)
     assert [keys(part) for part in found] == [{f"{name}/{n}" for n in range(2)} for name in ("train", "val", "test")]
-    other = choice_of(root / "pneumoniamnist.npz", val="no such", test="val", val_share=0.0).parts(seed=0)
+    other = choice_of(root / "pneumoniamnist.npz", val=None, test="validation", val_share=0.0).parts(seed=0)
     assert other.val is None
     assert other.test is not None
     assert keys(other.test) == {"val/0", "val/1"}
-    with pytest.raises(InputError, match="has no split 'learn'"):
-        choice_of(root / "pneumoniamnist.npz", train="learn").parts(seed=0)
+    for change in ({"train": "learn"}, {"val": "learn"}, {"test": "learn"}):
+        with pytest.raises(InputError, match="has no split 'learn'"):
+            choice_of(root / "pneumoniamnist.npz", **change).parts(seed=0)
     drawn = choice_of(root / "clips", val_share=0.34).parts(seed=0)
     assert drawn.val is not None
     assert drawn.test is None

@@ -119,7 +119,10 @@ class ViViTConfig(EncoderConfig):
         if self.edges not in get_args(Edges):
             raise InputError(f"edges must be one of {', '.join(get_args(Edges))}, got {self.edges!r}")
         if self.stem_channels is not None and (
-            self.stem_channels < 1 or self.patch_size[1] % STEM_SHRINK or self.patch_size[2] % STEM_SHRINK
+            type(self.stem_channels) is not int
+            or self.stem_channels < 1
+            or self.patch_size[1] % STEM_SHRINK
+            or self.patch_size[2] % STEM_SHRINK
         ):
             raise InputError(
                 f"stem_channels must be at least 1, and height and width of a patch then divide by {STEM_SHRINK}, "

@@ -153,13 +153,16 @@ class VolumeAugment:
 
 def mixup(
     video_BCTHW: Tensor, labels: Mapping[str, Tensor], *, alpha: float, generator: torch.Generator
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Each example mixed with another of its batch: x = l x_i + (1 - l) x_j, y likewise, l from Beta(alpha, alpha).
 
     Zhang et al. 2018 (arXiv 1710.09412), equation 1; one l an example. ``alpha`` 0 changes nothing.
 
     Args:
         labels: head -> probabilities (B, K), of ``soft_labels``.
+
+    Returns:
+        Videos, labels, and (B,) the number of the example that each was mixed with.
 
     Raises:
         InputError: ``alpha`` is below 0, or labels are no probabilities of this batch.
@@ -173,7 +176,7 @@ def mixup(
                 f"{tuple(probs.shape)}; make them with soft_labels"
             )
     if not alpha:
-        return video_BCTHW, dict(labels)
+        return video_BCTHW, dict(labels), torch.arange(len(video_BCTHW))
     # torch draws Beta from its global generator only; numpy's is seeded by ours.
     seed = torch.randint(1 << 62, (1,), generator=generator, device=generator.device)
     share_B = torch.from_numpy(np.random.default_rng(int(seed)).beta(alpha, alpha, len(video_BCTHW)))
@@ -183,7 +186,7 @@ def mixup(
         share = _column(share_B, values.ndim).to(values)
         return share * values + (1 - share) * values[other_B.to(values.device)]
 
-    return mixed(video_BCTHW), {head: mixed(probs) for head, probs in labels.items()}
+    return mixed(video_BCTHW), {head: mixed(probs) for head, probs in labels.items()}, other_B.cpu()
 
 
 def soft_labels(targets_B: Tensor, num_classes: int, *, smoothing: float = 0.0) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from tokenreel.train.classify_batches import LabelledStream, Reader, labelled_ba
 from tokenreel.train.classify_clips import ClipReader
 from tokenreel.train.classify_codes import CodeReader
 from tokenreel.train.recipes_base import Recipe
-from tokenreel.train.recipes_classify import ClassifyRecipe, ScoreChoice
+from tokenreel.train.recipes_classify import ClassifyRecipe
 from tokenreel.train.runtime import Runtime
 from tokenreel.types import Tokens
 
@@ -134,6 +135,13 @@ class ClassifyParts:
             raise InputError(
                 "scores.keep_best needs a validation part; say data.val_share=0.15, or scores.keep_best=false"
             )
+        if plan.scores.keep_best and plan.scores.by == "auc" and self.data.val is not None:
+            absent = [head for head in self.data.val.heads if not self.data.val.counts(head).all()]
+            if absent:
+                raise InputError(
+                    f"scores.by=auc needs an example of every class in the validation part ({', '.join(absent)}); "
+                    "say a larger data.val_share, or scores.by=accuracy or loss"
+                )
         heads = tuple(self.data.train.heads.items())
         self.classifier = plan.model.build(heads, tokens=_longest(self.data.train), seed=plan.loop.seed)
         self.model: nn.Module = self.classifier
@@ -170,14 +178,14 @@ class ClassifyParts:
         found = self._examined(model, self.data.val, kept=self._kept)
         self._looked = (step, found)
         if self.plan.scores.keep_best:
-            _keep_if_best(model, found, step, self.plan.scores, folder / BEST_NAME)
+            _keep_if_best(model, found, step, self._about_best(), folder / BEST_NAME)
         return {f"val_{name}": value for name, value in found.figures().items()}
 
     def complete(self, folder: Path) -> Mapping[str, Any]:
         """The best weights, where they are wanted, the figures of every part, and the card."""
         path = folder / "classifier"
         model = load(path).to(self.runtime.device)
-        best = _best(folder / BEST_NAME, self.plan.scores) if self.plan.scores.keep_best else None
+        best = _best(folder / BEST_NAME, self._about_best()) if self.plan.scores.keep_best else None
         if best is not None:
             model.load_state_dict(best.weights)
         half = self.plan.loop.half
@@ -224,6 +232,12 @@ class ClassifyParts:
         reader = self._reader(is_random=False)
         return examined(model, labelled, reader, batch_size=self.plan.scores.batch_size, kept=kept)
 
+    def _about_best(self) -> dict[str, str]:
+        """What weights were chosen by and from: others are not compared with."""
+        val = [] if self.data.val is None else [self.data.val.key(number) for number in range(len(self.data.val))]
+        told = {"train": self.stream.identity(), "val": val}
+        return {"by": self.plan.scores.by, "of": f"{crc32(json.dumps(told, sort_keys=True).encode()):08x}"}
+
     def _card(self, found: Mapping[str, Examined], best: _Best | None) -> str:
         """What was trained how, on what, and how well it tells."""
         plan, data = self.plan, self.data
@@ -265,30 +279,30 @@ def _score(found: Examined, by: str) -> float:
     return found.auc
 
 
-def _best(path: Path, scores: ScoreChoice) -> _Best | None:
-    """The weights kept so far; None where there are none, or where another score chose them."""
+def _best(path: Path, wanted: Mapping[str, str]) -> _Best | None:
+    """The weights kept so far; None where there are none, or where others were compared otherwise."""
     from safetensors import safe_open
 
     if not path.is_file():
         return None
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
-        if about.get("by") != scores.by:
+        if any(about.get(name) != value for name, value in wanted.items()):
             return None
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     return _Best(weights, int(about["step"]), float(about["score"]))
 
 
-def _keep_if_best(model: Classifier, found: Examined, step: int, scores: ScoreChoice, path: Path) -> None:
+def _keep_if_best(model: Classifier, found: Examined, step: int, about: Mapping[str, str], path: Path) -> None:
     """Of equals the later one stays: its average has seen more."""
     from safetensors.torch import save_file
 
-    score, before = _score(found, scores.by), _best(path, scores)
+    score, before = _score(found, about["by"]), _best(path, about)
     if before is not None and before.score > score:
         return
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with whole_file(path) as file:
-        save_file(weights, file, metadata={"by": scores.by, "step": str(step), "score": repr(score)})
+        save_file(weights, file, metadata={**about, "step": str(step), "score": repr(score)})
 
 
 def _longest(labelled: LabelledSet) -> Tokens | None:

@@ -111,7 +111,7 @@ class FSQ(Quantizer):
         return scaled.round().long().clamp(min=0).minimum(self.levels_E - 1)
 
     def latents_of(self, digits: Tensor) -> Tensor:
-        """(..., E) levels in [0, L) -> (..., E) float32 latents that are quantized to them, far from the next level."""
+        """(..., E) levels in [0, L) -> (..., E) float32 latents in the middle of what is quantized to them."""
         levels, digits = self.levels_E.float(), digits.float()
         inside = 0.25  # of a step: outermost levels are reached where tanh is flat
         digits = digits.clamp(min=inside).minimum(levels - 1 - inside)

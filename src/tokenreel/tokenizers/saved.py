@@ -227,7 +227,7 @@ class SavedModel(nn.Module, ModelHubMixin):
     @torch.no_grad()
     def round_to_half(self) -> None:
         """Weights become the nearest that half precision holds: what ``save_pretrained(half=True)`` then keeps."""
-        for tensor in (*self.parameters(), *self.buffers()):
+        for tensor in self.state_dict().values():
             if tensor.is_floating_point():
                 tensor.copy_(tensor.half())
 

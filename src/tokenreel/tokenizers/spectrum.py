@@ -13,7 +13,7 @@ transform coding, Gersho and Gray, Vector Quantization and Signal Compression, s
 Tokenizers give it pixels, not patches: waves over patches would leave steps at every border of a patch.
 
 Letters: B clips, N cells (t*h*w; pixels, in the tokenizers), P values of a cell (3 colours), G channels of a cell,
-M kinds, Q tokens, E codebook_dim, X waves times channels.
+M kinds, Q tokens, E codebook_dim, X values of all waves (waves times channels) or all numbers (Q times E).
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from tokenreel.errors import InputError
+from tokenreel.nn.positions import GridSize
 from tokenreel.quantize import FSQ, Quantizer
 
 from .spectrum_fit import MOST_WAVES, fitted, numbers_in_order
 
 __all__ = ["Spectrum"]
-
-GridSize = tuple[int, int, int]
 
 _JUDGED_BY = 64  # tokens: what they tell of a clip chooses its kind, so that shorter rows stay prefixes
 
@@ -79,6 +78,8 @@ class Spectrum(nn.Module):
             raise InputError("a spectral start needs FSQ without noise and skip: later numbers code what earlier leave")
         if min(num_tokens, channels) < 1:
             raise InputError(f"a spectrum needs at least 1 of tokens and channels, got {num_tokens}, {channels}")
+        if channels > cell_values:
+            raise InputError(f"channels of a spectrum are at most the {cell_values} values of a cell, got {channels}")
         levels = quantizer.config.levels
         products = [math.prod(levels[:count]) for count in range(len(levels))]
         if kinds not in products:
@@ -86,7 +87,7 @@ class Spectrum(nn.Module):
             raise InputError(f"kinds of a spectrum are told by whole numbers of a token: one of {some}, got {kinds}")
         width = quantizer.codebook_dim
         self.num_tokens, self.channels, self.kinds = num_tokens, channels, kinds
-        self.kind_numbers = products.index(kinds)
+        self.num_kind_numbers = products.index(kinds)
         self.analyse = nn.Linear(cell_values, channels)
         self.synthesise = nn.Linear(channels, cell_values)
         self.inward_MQE = nn.Parameter(torch.zeros(kinds, num_tokens, width))
@@ -109,10 +110,10 @@ class Spectrum(nn.Module):
         tables = self._tables(box, quantizer)
         kind_B = self._kind(waves_BX, tables, quantizer)
         latents, _, _ = _told(waves_BX, more_BQE[:, :count].float(), tables.of(kind_B, count), quantizer)
-        if self.kind_numbers and count:
+        if self.num_kind_numbers and count:
             digits_BE = quantizer.digits(kind_B)[:, None]  # digits of an id below K: those of the first numbers
             says_kind = torch.zeros_like(latents[:1], dtype=torch.bool)
-            says_kind[:, 0, : self.kind_numbers] = (self.place_MQE >= 0).any()  # not before the start
+            says_kind[:, 0, : self.num_kind_numbers] = (self.place_MQE >= 0).any()  # not before the start
             latents = torch.where(says_kind, quantizer.latents_of(digits_BE), latents)
         return torch.cat([latents, more_BQE[:, count:].float()], dim=1)
 
@@ -121,12 +122,12 @@ class Spectrum(nn.Module):
         assert isinstance(quantizer, FSQ)
         count, num_clips = min(codes_BQE.shape[1], self.num_tokens), len(codes_BQE)
         kind_B = torch.zeros(num_clips, dtype=torch.int64, device=codes_BQE.device)
-        if self.kind_numbers and count:
-            weights = [math.prod(quantizer.config.levels[:e]) for e in range(self.kind_numbers)]
+        if self.num_kind_numbers and count:
+            weights = [math.prod(quantizer.config.levels[:e]) for e in range(self.num_kind_numbers)]
             digits_BE = quantizer.digits_of_codes(codes_BQE[:, 0].detach())
-            kind_B = (digits_BE[:, : self.kind_numbers] * torch.tensor(weights, device=digits_BE.device)).sum(1)
+            kind_B = (digits_BE[:, : self.num_kind_numbers] * torch.tensor(weights, device=digits_BE.device)).sum(1)
         t, h, w = (min(most, size) for most, size in zip(MOST_WAVES, grid))
-        table = self._tables((t, h, w), quantizer).of(kind_B, count)
+        table = self._tables((t, h, w), quantizer, has_chains=False).of(kind_B, count)
         told_BX = (codes_BQE[:, :count].float() * table.outward).flatten(1)
         box_BX = told_BX.new_zeros(num_clips, t * h * w * self.channels)
         box_BX = box_BX.scatter_add(1, table.place.flatten(1), told_BX)
@@ -143,28 +144,32 @@ class Spectrum(nn.Module):
         with like variances, and clips then move to the kind that tells them best (Lloyd's algorithm).
         """
         assert isinstance(quantizer, FSQ)
-        some, boxes = [], []
+        boxes: list[Tensor] = []
+        count, sum_P, products_PP = 0, torch.tensor(0.0), torch.tensor(0.0)
         for cells_NP, grid in clips:
-            some.append(cells_NP[:: max(1, len(cells_NP) // 256)])
-            boxes.append(_waves(cells_NP.reshape(1, *grid, -1))[0])
-        some_NP = torch.cat(some)
-        mean_P = some_NP.mean(0)
-        centred_NP = (some_NP - mean_P).double()
-        vectors_PP = torch.linalg.eigh(centred_NP.T @ centred_NP)[1]
-        basis_PG = vectors_PP.flip(1)[:, : self.channels].to(some_NP.dtype)
+            wide_NP = cells_NP.double()
+            count, sum_P, products_PP = count + len(wide_NP), sum_P + wide_NP.sum(0), products_PP + wide_NP.T @ wide_NP
+            boxes.append(_waves(cells_NP.reshape(1, *grid, -1))[0].cpu())
+        if not boxes:
+            raise InputError("a spectral start needs at least one clip, got none")
+        mean_P = (sum_P / count).to(self.analyse.weight)
+        vectors_PP = torch.linalg.eigh(products_PP / count - torch.outer(sum_P, sum_P) / count**2)[1]
+        basis_PG = vectors_PP.flip(1)[:, : self.channels].to(self.analyse.weight)
         self.analyse.weight.copy_(basis_PG.T)
         self.analyse.bias.copy_(-mean_P @ basis_PG)
         self.synthesise.weight.copy_(basis_PG)
         self.synthesise.bias.copy_(mean_P)
         most = tuple(max(box.shape[axis] for box in boxes) for axis in range(3))
-        waves_CthwG = some_NP.new_zeros(len(boxes), *most, self.channels)
+        waves_CthwG = torch.zeros(len(boxes), *most, self.channels)
         for waves_thwG, box in zip(waves_CthwG, boxes):
             t, h, w, _ = box.shape
-            waves_thwG[:t, :h, :w] = box @ basis_PG
-        waves_CthwG[:, 0, 0, 0] -= mean_P @ basis_PG
+            waves_thwG[:t, :h, :w] = box @ basis_PG.cpu()
+        waves_CthwG[:, 0, 0, 0] -= (mean_P @ basis_PG).cpu()
         for table, value in zip(
             (self.place_MQE, self.inward_MQE, self.outward_MQE),
-            fitted(waves_CthwG, self.place_MQE.shape, quantizer, says_kind=self.kind_numbers, judged_by=_JUDGED_BY),
+            fitted(
+                waves_CthwG, self.place_MQE.shape, quantizer, kind_numbers=self.num_kind_numbers, judged_by=_JUDGED_BY
+            ),
         ):
             table.copy_(value)
 
@@ -182,12 +187,15 @@ class Spectrum(nn.Module):
                 gains.append((told * (2 * rest - told)).double().sum((1, 2)))
         return torch.stack(gains).argmax(0)
 
-    def _tables(self, box: Sequence[int], quantizer: FSQ) -> _Tables:
-        """What the numbers of each kind say of clips that have ``box`` waves along t, h and w."""
+    def _tables(self, box: Sequence[int], quantizer: FSQ, *, has_chains: bool = True) -> _Tables:
+        """What the numbers of each kind say of clips that have ``box`` waves along t, h and w.
+
+        ``has_chains``: with ``before`` and ``depth``, which only the way in needs.
+        """
         t, h, w, g = torch.unravel_index(self.place_MQE.long().clamp(min=0), (*MOST_WAVES, self.channels))
         fits = (self.place_MQE >= 0) & (t < box[0]) & (h < box[1]) & (w < box[2])
         index = (((t * box[1] + h) * box[2] + w) * self.channels + g) * fits
-        before, depth = _chains(self.place_MQE, numbers_in_order(quantizer))
+        before, depth = _chains(self.place_MQE, numbers_in_order(quantizer)) if has_chains else (index, index)
         return _Tables(self.inward_MQE * fits, self.outward_MQE * fits, index, before, depth)
 
 
@@ -249,9 +257,9 @@ def _values(box_BthwG: Tensor, grid: GridSize) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _cosines(size: int, device: torch.device) -> Tensor:
-    """(size, size): DCT-II rows of mean square 1."""
+    """(waves, size): the first DCT-II rows of mean square 1, as many as are ever used."""
     with torch.inference_mode(False), torch.no_grad():
-        waves = torch.arange(size, device=device, dtype=torch.float64)[:, None]
+        waves = torch.arange(min(size, max(MOST_WAVES)), device=device, dtype=torch.float64)[:, None]
         table = torch.cos(math.pi * (torch.arange(size, device=device) + 0.5) * waves / size)
         table[1:] *= math.sqrt(2)
         return table.float()

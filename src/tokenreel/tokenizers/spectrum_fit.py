@@ -21,10 +21,11 @@ MOST_WAVES = (8, 64, 64)
 
 _SPREADS = (0.4, 0.6, 0.8, 1.1)  # standard deviations of latents that are tried
 _DEPTHS = 6  # how often one wave is coded at most
-_ROUNDS = 3  # in which clips move to the kind that tells them best
+_ROUNDS = 3  # of tables; before each but the first, clips move to the kind that tells them best
 _TRUST = 12.0  # clips of a kind that its own variances must have to weigh as much as those of its bands
 _OTHERS = 40  # clips of all kinds, scaled, that steady the steps of one
 
+_LEAST = 1e-4  # of a deviation: far below a step of 8 bits, and its inverse fits half precision
 _CANDIDATES = 3  # waves that are considered, for each number: the strongest
 
 Table = tuple[Tensor, Tensor, Tensor]
@@ -37,21 +38,22 @@ def numbers_in_order(quantizer: FSQ) -> list[int]:
 
 
 @torch.no_grad()
-def fitted(waves_CthwG: Tensor, shape: Sequence[int], quantizer: FSQ, *, says_kind: int, judged_by: int) -> Table:
+def fitted(waves_CthwG: Tensor, shape: Sequence[int], quantizer: FSQ, *, kind_numbers: int, judged_by: int) -> Table:
     """Places, scales in and scales out, (M, Q, E) each, for clips like these.
 
     Args:
-        waves_CthwG: what each wave of each clip is; zero where its grid is too small for it.
+        waves_CthwG: what each wave of each clip is, on the CPU; zero where its grid is too small for it.
         shape: (M, Q, E).
-        says_kind: how many numbers of token 0 say the kind, and nothing else.
+        kind_numbers: how many numbers of token 0 say the kind, and nothing else.
         judged_by: tokens whose error chooses a clip's kind.
     """
+    quantizer = FSQ(quantizer.config)  # on the CPU, as everything here
     most, waves_CX = tuple(waves_CthwG.shape[1:]), waves_CthwG.flatten(1)
     kinds, num_tokens, width = shape
     variance_X = torch.linalg.vector_norm(waves_CX, dim=0).square()
     kept_X = variance_X.topk(min(_CANDIDATES * num_tokens * width, len(variance_X))).indices.sort().values
     waves_CX = waves_CX[:, kept_X]
-    fit = _Fit(waves_CX, (num_tokens, width), quantizer, says_kind)
+    fit = _Fit(waves_CX, (num_tokens, width), quantizer, kind_numbers)
     if kinds == 1:
         tables = [fit.table(waves_CX.square().mean(0), waves_CX)]
     else:
@@ -70,7 +72,9 @@ def _kinds(fit: _Fit, band_X: Tensor, kinds: int, judged_by: int) -> list[Table]
     share_CV = _summed(waves_CX.square(), band_X) / whole_V
     kind_C = _groups(share_CV.clamp(min=1e-3).log() * whole_V.pow(0.25), kinds)
     tables: list[Table] = []
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
+        if number:
+            kind_C = torch.stack([fit.error(table, judged_by) for table in tables]).argmin(0)
         tables = []
         for kind in range(kinds):
             of_kind = kind_C == kind
@@ -81,7 +85,6 @@ def _kinds(fit: _Fit, band_X: Tensor, kinds: int, judged_by: int) -> list[Table]
             others = torch.linspace(0, len(waves_CX) - 1, min(_OTHERS, len(waves_CX))).long()
             steady_CX = waves_CX[others] * share_V.sqrt()[band_X]
             tables.append(fit.table(variance_X, torch.cat([waves_CX[of_kind], steady_CX])))
-        kind_C = torch.stack([fit.error(table, judged_by) for table in tables]).argmin(0)
     return tables
 
 
@@ -91,14 +94,14 @@ class _Fit:
     Args:
         waves_CX: of all clips.
         numbers: (Q, E).
-        says_kind: how many numbers of token 0 hold no wave.
+        kind_numbers: how many numbers of token 0 hold no wave.
     """
 
-    def __init__(self, waves_CX: Tensor, numbers: tuple[int, int], quantizer: FSQ, says_kind: int) -> None:
+    def __init__(self, waves_CX: Tensor, numbers: tuple[int, int], quantizer: FSQ, kind_numbers: int) -> None:
         self.waves_CX, self.quantizer = waves_CX, quantizer
         self.shape = numbers
         order_E = numbers_in_order(quantizer)
-        self.numbers = [(q, e) for q in range(numbers[0]) for e in order_E if q > 0 or e >= says_kind]
+        self.numbers = [(q, e) for q in range(numbers[0]) for e in order_E if q > 0 or e >= kind_numbers]
 
     def table(self, variance_X: Tensor, waves_CX: Tensor) -> Table:
         """Waves in the order of these variances, with the steps that suit these clips."""
@@ -112,7 +115,7 @@ class _Fit:
         for depth in range(max(depths, default=-1) + 1):
             chosen = depth_QE == depth
             values_CQE = left_CX[:, place_QE.clamp(min=0)] * chosen
-            deviation_QE = values_CQE.square().mean(0).sqrt().clamp(min=1e-8)
+            deviation_QE = values_CQE.square().mean(0).sqrt().clamp(min=_LEAST)
             best_QE, told_CQE = torch.full(self.shape, math.inf), torch.zeros_like(values_CQE)
             for spread in _SPREADS:
                 codes = self.quantizer(values_CQE * (spread / deviation_QE)).codes * chosen

@@ -61,6 +61,8 @@ class TiTokConfig:
             raise InputError("nested_dropout needs num_queries: the tokens of patches have no order to cut")
         if not 0 <= self.whole_share <= 1:
             raise InputError(f"whole_share must lie in [0, 1], got {self.whole_share}")
+        if self.spectral_kinds != 1 and not self.spectral:
+            raise InputError(f"spectral_kinds ({self.spectral_kinds}) needs spectral=True")
         if self.head_channels is not None and self.head_channels < 1:
             raise InputError(f"head_channels must be at least 1, or None for a linear head, got {self.head_channels}")
         if self.spectral and self.num_queries is None:

@@ -54,6 +54,8 @@ class TiTokVideoConfig:
         object.__setattr__(self, "max_extents", tuple(self.max_extents))
         if self.token_count < 1:
             raise InputError(f"TiTokVideoConfig.token_count must be at least 1, got {self.token_count}")
+        if self.spectral_kinds != 1 and not self.spectral:
+            raise InputError(f"spectral_kinds ({self.spectral_kinds}) needs spectral=True")
         if self.head_channels is not None and self.head_channels < 1:
             raise InputError(f"head_channels must be at least 1, or None for a linear head, got {self.head_channels}")
         if self.spectral_tokens < 1:

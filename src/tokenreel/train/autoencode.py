@@ -100,7 +100,8 @@ def start_linear_path(model: nn.Module, batches: BatchStream, runtime: Runtime) 
         model.start_linear([video for number in range(count) for video in batches.batch(number).videos])
     elif isinstance(model, TiTok | TiTokVideo) and model.spectrum is not None:
         videos = (video for number in itertools.count() for video in batches.batch(number).videos)
-        model.start_spectral(itertools.islice(videos, _FIRST_CLIPS_OF_ROWS))
+        if runtime.is_main:
+            model.start_spectral(itertools.islice(videos, _FIRST_CLIPS_OF_ROWS))
     else:
         return
     for tensor in (*model.parameters(), *model.buffers()):

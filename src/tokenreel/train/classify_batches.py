@@ -189,8 +189,8 @@ class LabelledStream(ThreadedStream[LabelledBatch]):
 
     def _batch_of(self, index: int, broken: list[Broken]) -> LabelledBatch:
         size = self.config.batch_size
-        places = range(index * size, (index + 1) * size)
-        seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
+        first = (index * self._world_size + self._rank) * size  # a stretch of the row: every rank sees every class
+        seen = [self._seen(first + place, broken) for place in range(size)]
         mixed = np.random.SeedSequence([self._seed, _CHANGES, index, self._rank]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(mixed[0]) >> 1)
         inputs = self.reader.joined([item for _, item in seen], generator)

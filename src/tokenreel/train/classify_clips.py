@@ -79,9 +79,16 @@ class ClipInputs:
     def mixed(
         self, probs: Mapping[str, Tensor], *, alpha: float, generator: torch.Generator
     ) -> tuple[ClipInputs, dict[str, Tensor]]:
-        """Mixup; a mixed clip is as long as the longer of its two, so all count as full."""
-        video, labels = mixup(self.video_BCTHW, probs, alpha=alpha, generator=generator)
-        return replace(self, video_BCTHW=video, frame_counts=None), labels
+        """Mixup; a mixed clip is as long as the longer of its two, and past the shorter one fades to grey."""
+        video_BCTHW, counts = self.video_BCTHW, self.frame_counts
+        if counts is not None:
+            at_T = torch.arange(video_BCTHW.shape[2], device=video_BCTHW.device)
+            is_real_BT = at_T < torch.tensor(counts, device=video_BCTHW.device)[:, None]
+            video_BCTHW = video_BCTHW * is_real_BT[:, None, :, None, None]
+        video_BCTHW, labels, other_B = mixup(video_BCTHW, probs, alpha=alpha, generator=generator)
+        if counts is not None:
+            counts = tuple(max(own, counts[other]) for own, other in zip(counts, other_B.tolist()))
+        return replace(self, video_BCTHW=video_BCTHW, frame_counts=counts), labels
 
 
 class ClipReader:
@@ -128,18 +135,26 @@ class ClipReader:
         clips = [self._timed(item, generator) for item in items]
         counts = [clip.shape[1] for clip in clips]
         longest = max(counts)
-        padded = [_filled(clip, longest) for clip in clips]
-        video_BCTHW = torch.stack(padded).float().div_(127.5).sub_(1)
-        if self.is_random and self._video is not None:
-            video_BCTHW = self._video(video_BCTHW, generator=generator)
-        if self.is_random and self.view.volume is not None:
-            video_BCTHW = self.view.volume(video_BCTHW, generator=generator)
+        if min(counts) == longest:
+            video_BCTHW = self._changed(torch.stack(clips), generator)
+        else:  # changes know nothing of padding
+            alone = [self._changed(clip[None], generator)[0] for clip in clips]
+            video_BCTHW = torch.stack([F.pad(clip, (0, 0, 0, 0, 0, longest - clip.shape[1])) for clip in alone])
         grid = self.config.grid_of((longest, *self.config.size))
         return ClipInputs(
             video_BCTHW=video_BCTHW,
             frame_counts=None if min(counts) == longest else tuple(counts),
             num_tokens=grid.num_cells * len(clips),
         )
+
+    def _changed(self, video_BCTHW: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 clips of one length as float32 in [-1, 1], changed at random in training."""
+        video_BCTHW = video_BCTHW.float().div_(127.5).sub_(1)
+        if self.is_random and self._video is not None:
+            video_BCTHW = self._video(video_BCTHW, generator=generator)
+        if self.is_random and self.view.volume is not None:
+            video_BCTHW = self.view.volume(video_BCTHW, generator=generator)
+        return video_BCTHW
 
     def shown(self, item: Tensor, num_frames: int) -> Pixels:
         """A few frames of an example side by side, uint8 (H, n W, 3)."""
@@ -193,9 +208,3 @@ def _in_channels(video_CTHW: Tensor, channels: int) -> Tensor:
         return repeat(video_CTHW, "1 T H W -> 3 T H W").contiguous()
     weights = torch.tensor(_LUMA)[:, None, None, None]
     return (video_CTHW.float() * weights).sum(0, keepdim=True).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _filled(clip: Tensor, num_frames: int) -> Tensor:
-    """Black frames up to this number; the model does not see them."""
-    missing = num_frames - clip.shape[1]
-    return F.pad(clip, (0, 0, 0, 0, 0, missing)) if missing else clip

@@ -24,12 +24,12 @@ __all__ = ["CodeAugment", "CodeInputs", "CodeReader", "Codes"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeAugment:
-    """Random changes of ids on their grid.
+    """Random changes of ids on their grid. The first step, in causal tokenizers the picture, stays the first.
 
     Attributes:
-        time_crop: a stretch of 1 - time_crop to 1 of the steps, anywhere.
+        time_crop: of the later steps a stretch of 1 - time_crop to 1, anywhere.
         shift: by at most so many cells along h and w (queries: none); what leaves is filled from the edge.
-        noise: share of the ids of which each takes the id of another step at its place.
+        noise: share of the ids of later steps of which each takes the id of another later step at its place.
     """
 
     time_crop: float = 0.0
@@ -46,19 +46,21 @@ class CodeAugment:
     def __call__(self, ids_thw: Tensor, *, generator: torch.Generator) -> Tensor:
         """(t, h, w) -> (t', h, w) with t' <= t."""
         if self.time_crop and len(ids_thw) > 1:
+            later = ids_thw[1:]
             first, second = torch.rand(2, generator=generator).tolist()
-            steps = max(1, round(len(ids_thw) * (1 - self.time_crop * first)))
-            start = int(second * (len(ids_thw) - steps + 1))
-            ids_thw = ids_thw[start : start + steps]
+            steps = max(1, round(len(later) * (1 - self.time_crop * first)))
+            start = int(second * (len(later) - steps + 1))
+            ids_thw = torch.cat([ids_thw[:1], later[start : start + steps]])
         if self.shift and ids_thw.shape[1] > 1:
             for axis in (1, 2):
                 size = ids_thw.shape[axis]
                 moved = int(torch.randint(-self.shift, self.shift + 1, (), generator=generator))
                 ids_thw = ids_thw.index_select(axis, (torch.arange(size) + moved).clamp_(0, size - 1))
-        if self.noise:
-            is_noise = torch.rand(ids_thw.shape, generator=generator) < self.noise
-            other = torch.randint(len(ids_thw), ids_thw.shape, generator=generator)
-            ids_thw = torch.where(is_noise, ids_thw.gather(0, other), ids_thw)
+        if self.noise and len(ids_thw) > 1:
+            later = ids_thw[1:]
+            is_noise = torch.rand(later.shape, generator=generator) < self.noise
+            other = torch.randint(len(later), later.shape, generator=generator)
+            ids_thw = torch.cat([ids_thw[:1], torch.where(is_noise, later.gather(0, other), later)])
         return ids_thw
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tokenreel.data.facts import split_name
 from tokenreel.data.labelled import LabelledSet
 from tokenreel.data.labelled_open import open_labelled
 from tokenreel.data.labelled_rendered import RENDERED, SCENES_OF, asked_scenes, rendered_set
@@ -16,6 +17,7 @@ from .recipes_base import DataChoice
 __all__ = ["DataParts", "LabelledChoice"]
 
 _TRAIN, _VAL, _TEST = "train", "val", "test"
+_TEST_SHARE = 0.05  # of rendered scenes, where there is no validation part to be as large as
 
 
 class DataParts(NamedTuple):
@@ -44,7 +46,7 @@ class LabelledChoice(DataChoice):
         heads: columns to take as heads instead of the label.
         group: a regular expression on the key whose first bracket is the group, such as ``(performer\\d+)``.
         hold_out: group or groups that are kept from training, to be the test part.
-        train, val, test: names of the splits, where the source has some.
+        train, val, test: names of the splits, where the source has some; null for no validation or test part.
         val_share: share of what is trained on that becomes the validation part where the source has no such split:
             whole groups, or of each class in proportion; 0: none. Of rendered scenes, so many more.
     """
@@ -54,8 +56,8 @@ class LabelledChoice(DataChoice):
     group: str | None = None
     hold_out: str | tuple[str, ...] | None = None
     train: str = _TRAIN
-    val: str = _VAL
-    test: str = _TEST
+    val: str | None = _VAL
+    test: str | None = _TEST
     val_share: float = 0.15
 
     def __post_init__(self) -> None:
@@ -100,9 +102,15 @@ class LabelledChoice(DataChoice):
         there = {name for name in whole.splits if name is not None}
         if not there:
             return DataParts(whole, None, None)
-        train = whole.part(self.train)
-        val, test = (whole.part(name) if name in there else None for name in (self.val, self.test))
-        return DataParts(train, val, test)
+        train = whole.part(split_name(self.train) or self.train)
+        return DataParts(train, self._part(whole, self.val, _VAL), self._part(whole, self.test, _TEST))
+
+    def _part(self, whole: LabelledSet, asked: str | None, usual: str) -> LabelledSet | None:
+        """The part of this name; None where none is asked for, or where the usual one is not there."""
+        name = None if asked is None else split_name(asked) or asked
+        if name is None or (name == usual and name not in whole.splits):
+            return None
+        return whole.part(name)
 
     def _rendered(self, text: str, seed: int) -> DataParts:
         if self.hold_out is not None or self.labels or self.heads:
@@ -114,5 +122,5 @@ class LabelledChoice(DataChoice):
             sizes: dict[str, Any] = dict(zip(("num_frames", "height", "width"), size or ()))
             return rendered_set(count, first=first, seed=seed, held_out=held_out, **sizes)
 
-        few = max(1, round(count * self.val_share))
+        few = max(1, round(count * (self.val_share or _TEST_SHARE)))
         return DataParts(part(_TRAIN, count), part(_VAL, few) if self.val_share else None, part(_TEST, few))

@@ -66,7 +66,7 @@ class LoopConfig:
         compile: whether the model goes through ``torch.compile``.
         parallel: ``ddp``, or ``fsdp`` (sharded weights, for models too large for one device), with several processes.
         max_bad_steps: so many bad steps among the last 100 stop the run with advice.
-        half: what was trained is written as float16, half the bytes. It is then measured as it is written.
+        half: what was trained is written as float16, half the bytes; classifiers are then measured as they are written.
     """
 
     steps: int

@@ -165,6 +165,11 @@ class ClassifyRecipe(Recipe):
             self.model.config()
         if self.scores.keep_best and not self.loop.look_every:
             raise InputError("scores.keep_best compares scores of every loop.look_every steps, which is 0")
+        if self.data.batches.balanced and self.loss.class_weights != "none":
+            raise InputError(
+                "data.batches.balanced already shows all classes equally often; say loss.class_weights=none, or "
+                "data.batches.balanced=false"
+            )
         if self.model.family == TokenViViT.name and self.loss.mixup:
             raise InputError("ids of a tokenizer cannot be mixed; say loss.mixup=0")
 

@@ -65,6 +65,10 @@ class ThreadedStream(ABC, Generic[BatchT]):
     def _identity(self) -> dict[str, Any]:
         """What decides the batches, as JSON values."""
 
+    def identity(self) -> dict[str, Any]:
+        """What decides the batches, as JSON values: a state of another stream has another."""
+        return self._identity()
+
     @property
     def broken(self) -> list[Broken]:
         """Everything broken so far, each once."""
