@@ -48,7 +48,8 @@ def curves(clips: str, pictures: str) -> None:
         mark = Mark("video-fsq", found.scores.bits_per_pixel, ours)
         plot = curve_plot(lines, mark, x_title="bits a pixel", y_title="PSNR, dB")
         legend = "".join(
-            f'<text x="{60 + 90 * style}" y="40" style="fill: {COLOURS[style]}; font-weight: 600">{curve.title}</text>'
+            f'<text x="{60 + 90 * style}" y="40" style="fill: {COLOURS[style]}; font-weight: 600">'
+            f"{_short(curve.title)}</text>"
             for style, curve in enumerate(found.curves)
         )
         head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 330"><style>{STYLE}</style>'
@@ -85,6 +86,10 @@ def rows(source: str, name: str, counts: list[int], out: Path, chosen: list[int]
                 cells.append(_picture(shown[:, time]))
                 labels.append(f"{label}, frame {time}")
     _save(contact_sheet(cells, labels, columns=2 * (1 + len(counts)), width=176 * 2 * (1 + len(counts))), out)
+
+
+def _short(title: str) -> str:
+    return title.partition(" (")[0].partition(",")[0]
 
 
 def _videos_of(source: str, frames: int, size: int, chosen: list[int]) -> list[Tensor]:
