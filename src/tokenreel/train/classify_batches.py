@@ -231,7 +231,8 @@ class LabelledStream(ThreadedStream[LabelledBatch]):
         number = epoch * len(self._pools) + which
         return EpochOrder(len(self._pools[which]), seed=self._seed + (_EPOCHS << 40), epoch=number)
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What decides the batches, as JSON values."""
         config = {name: value for name, value in asdict(self.config).items() if name != "cache_bytes"}
         return {
             "seed": self._seed,

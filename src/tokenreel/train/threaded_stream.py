@@ -62,12 +62,8 @@ class ThreadedStream(ABC, Generic[BatchT]):
         """
 
     @abstractmethod
-    def _identity(self) -> dict[str, Any]:
-        """What decides the batches, as JSON values."""
-
     def identity(self) -> dict[str, Any]:
         """What decides the batches, as JSON values: a state of another stream has another."""
-        return self._identity()
 
     @property
     def broken(self) -> list[Broken]:
@@ -103,7 +99,7 @@ class ThreadedStream(ABC, Generic[BatchT]):
             "version": _VERSION,
             "index": self.index,
             "broken": [list(broken) for broken in self.broken],
-            **self._identity(),
+            **self.identity(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -112,7 +108,7 @@ class ThreadedStream(ABC, Generic[BatchT]):
         Raises:
             MismatchError: the state is of other data, another config, seed, number of ranks or version.
         """
-        check_stream_state(state, version=_VERSION, identity=self._identity())
+        check_stream_state(state, version=_VERSION, identity=self.identity())
         self.close()
         self.index = int(state["index"])
         noted = (Broken(*entry) for entry in state["broken"])

@@ -227,7 +227,8 @@ class TokenStream(ThreadedStream[TokenBatch]):
             grid = Grid(t=steps, h=grid.h, w=grid.w)
         return torch.from_numpy(tokens.ids_L[: grid.num_cells].astype(np.int64)), grid
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """What decides the batches, as JSON values."""
         return {
             "seed": self._mix.seed,
             "world_size": self._world_size,
