@@ -46,7 +46,7 @@ class LabelledChoice(DataChoice):
         heads: columns to take as heads instead of the label.
         group: a regular expression on the key whose first bracket is the group, such as ``(performer\\d+)``.
         hold_out: group or groups that are kept from training, to be the test part.
-        train, val, test: names of the splits, where the source has some; null for no validation or test part.
+        train, val, test: names of the splits, where the source has some; null leaves that part of the source out.
         val_share: share of what is trained on that becomes the validation part where the source has no such split:
             whole groups, or of each class in proportion; 0: none. Of rendered scenes, so many more.
     """
@@ -102,15 +102,14 @@ class LabelledChoice(DataChoice):
         there = {name for name in whole.splits if name is not None}
         if not there:
             return DataParts(whole, None, None)
-        train = whole.part(split_name(self.train) or self.train)
+        train = whole.part(self.train)
         return DataParts(train, self._part(whole, self.val, _VAL), self._part(whole, self.test, _TEST))
 
     def _part(self, whole: LabelledSet, asked: str | None, usual: str) -> LabelledSet | None:
         """The part of this name; None where none is asked for, or where the usual one is not there."""
-        name = None if asked is None else split_name(asked) or asked
-        if name is None or (name == usual and name not in whole.splits):
+        if asked is None or (split_name(asked) == usual and usual not in whole.splits):
             return None
-        return whole.part(name)
+        return whole.part(asked)
 
     def _rendered(self, text: str, seed: int) -> DataParts:
         if self.hold_out is not None or self.labels or self.heads:
