@@ -283,18 +283,6 @@ class Synthesis(nn.Module):
         self.stack = PackedStack(config, max_extents)
         self.head = nn.Linear(config.dim, patch_values)
 
-    def forward(
-        self,
-        codes_QE: Tensor,
-        pieces: Sequence[Piece],
-        generator: torch.Generator | None = None,
-        *,
-        start_ND: Tensor | None = None,
-    ) -> Tensor:
-        """(Q, E) -> (N, P); ``start_ND`` is added to what every patch starts as."""
-        patches_NP: Tensor = self.head(self.features(codes_QE, pieces, generator, start_ND=start_ND))
-        return patches_NP
-
     def features(
         self,
         codes_QE: Tensor,
@@ -303,7 +291,7 @@ class Synthesis(nn.Module):
         *,
         start_ND: Tensor | None = None,
     ) -> Tensor:
-        """(Q, E) -> (N, D), which ``head`` makes patches of."""
+        """(Q, E) -> (N, D), which ``head`` makes patches of; ``start_ND`` is added to what every patch starts as."""
         masks_ND = self.mask_D.expand(sum(piece.num_patches for piece in pieces), -1)
         masks_ND = masks_ND if start_ND is None else masks_ND + start_ND.to(masks_ND.dtype)
         x_ND: Tensor = self.stack(masks_ND, self.project(codes_QE), pieces, tokens=False, generator=generator)
