@@ -12,6 +12,7 @@ from tokenreel.data.records import ShardCollection
 from tokenreel.data.table import TableCollection
 from tokenreel.data.tars import TarCollection
 from tokenreel.errors import FormatError, InputError
+from tokenreel.media.frames import Selection
 from tokenreel.tokens.file import save
 from tokenreel.tokens.shards import ShardWriter
 
@@ -126,3 +127,20 @@ def test_options_that_do_not_fit_are_refused(make_media, make_tar, tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             open_collection(tmp_path / name, **options)
+
+
+def test_drawn_scenes_open_where_a_folder_would(tmp_path, monkeypatch):
+    scenes = open_collection("rendered:3,5,16,24")
+    assert len(scenes) == 3
+    example = scenes[1]
+    assert example.caption
+    assert example.clip(Selection()).frames_THWC.shape == (5, 16, 24, 3)
+    assert len(open_collection(["rendered:3", "rendered:2"], split="all")) == 5
+    with pytest.raises(InputError, match="no splits"):
+        open_collection("rendered:3", split="val")
+    with pytest.raises(InputError, match="rendered:COUNT"):
+        open_collection("rendered:few")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rendered:3").mkdir()
+    with pytest.raises(InputError, match="no "):
+        open_collection("rendered:3")

@@ -78,3 +78,13 @@ def test_an_interrupted_run_goes_on(clips: Path, tmp_path: Path, monkeypatch: py
         assert a.meta == b.meta
     again = encode_many([clips], tmp_path / "parts", selection=Selection(max_frames=2), resume=True)
     assert again.records == whole.records
+
+
+def test_drawn_scenes_become_shards_without_pixels_on_disk(tmp_path):
+    made = encode_many(["rendered:3,5,16,16"], tmp_path / "shards")
+    assert made.records == 3
+    reader = ShardReader(tmp_path / "shards")
+    tokens = reader[1]
+    assert tokens.size == (5, 16, 16)
+    assert tokens.fps == 8.0
+    assert tokens.meta["caption"]

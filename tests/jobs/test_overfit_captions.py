@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tokenreel.data.scenes import CaptionedScenes
 from tokenreel.jobs.encode_many import encode_many
 from tokenreel.jobs.generate import generate_video
-from tokenreel.jobs.prepare import CaptionedScenes, prepare_pixels
+from tokenreel.jobs.prepare import prepare_pixels
 from tokenreel.jobs.train import train
 from tokenreel.media.pixels import to_video
 from tokenreel.media.read import read

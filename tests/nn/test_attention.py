@@ -172,3 +172,37 @@ def test_the_flash_kernel_agrees_with_the_plain_path(options: dict) -> None:
         out = attend(*half, cu_seqlens=given, **options)
         plain = attend(*(x.float() for x in half), cu_seqlens=bounds, **options)
         torch.testing.assert_close(out.float(), plain, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("mask", ["none", "causal", "window", "valid", "both"])
+def test_short_rows_in_bfloat16_are_the_equation_to_its_rounding(mask: str) -> None:
+    q, k, v = qkv(3, 12, 8, heads=2)
+    seen, options = torch.ones(12, 12, dtype=torch.bool), {}
+    if mask in ("causal", "window", "both"):
+        options["causal"], seen = True, seen.tril()
+    if mask == "window":
+        options["window"], seen = 3, seen.triu(-2)
+    seen = seen.expand(3, 1, 12, 12)
+    if mask in ("valid", "both"):
+        options["valid_mask"] = valid = torch.arange(12) < torch.tensor([[12], [5], [0]])
+        seen = seen & valid[:, None, None]
+    half = [x.bfloat16().requires_grad_() for x in (q, k, v)]
+    out = attend(*half, **options)
+    assert out.dtype == torch.bfloat16
+    expected = written_out(*(x.detach().float() for x in half), seen)
+    torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(out, attend(*half, **options), atol=0, rtol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(attend(*half, **options), out, atol=0, rtol=0)
+    out.float().square().sum().backward()
+    plain = [x.detach().float().requires_grad_() for x in half]
+    attend(*plain, **options).square().sum().backward()
+    for found, wanted in zip(half, plain):
+        torch.testing.assert_close(found.grad.float(), wanted.grad, atol=0.1, rtol=0.1)
+
+
+def test_bfloat16_rows_see_nothing_of_what_is_hidden() -> None:
+    q, k, v = (x.bfloat16() for x in qkv(2, 12, 8, heads=2))
+    before = attend(q, k, v, causal=True)
+    k[:, 7:], v[:, 7:] = 99.0, -99.0
+    assert torch.equal(attend(q, k, v, causal=True)[:, :7], before[:, :7])

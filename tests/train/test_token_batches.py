@@ -13,8 +13,8 @@ import torch
 from tokened import shards_in
 
 import tokenreel as tr
+from tokenreel.data.scenes import CaptionedScenes
 from tokenreel.errors import InputError, MismatchError, TokenReelWarning
-from tokenreel.jobs.prepare import CaptionedScenes
 from tokenreel.media.pixels import to_video
 from tokenreel.tokenizers import load
 from tokenreel.tokens.shards import ShardReader, ShardWriter

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from tokenreel.data.pixel_manifest import PixelSpec
+from tokenreel.data.scenes import CaptionedScenes
 from tokenreel.jobs.encode_many import encode_many
-from tokenreel.jobs.prepare import CaptionedScenes, prepare_pixels
+from tokenreel.jobs.prepare import prepare_pixels
 from tokenreel.media.pixels import to_video
 from tokenreel.tokenizers import CViViT
 

@@ -15,9 +15,11 @@ from tokenreel.errors import InputError
 from .collection import Collection, Joined
 from .facts import split_name
 from .folder import FolderCollection
+from .labelled_rendered import RENDERED, asked_scenes
 from .npz import NpzCollection
 from .payload import MEDIA_SUFFIXES
 from .pixel_manifest import is_pixel_shard
+from .scenes import CaptionedScenes
 from .table import TABLE_SUFFIXES, TableCollection
 from .tars import TarCollection
 from .walk import visible_names
@@ -46,7 +48,8 @@ def open_collection(
     Args:
         path: a folder of pictures and videos (a class a folder), of ``.tokens`` files, of tars, of token shards or of
             pixel shards; a ``.csv``, ``.tsv``, ``.jsonl``, ``.npz``, ``.tar`` or ``.parquet`` file, one picture, video
-            or ``.tokens`` file; a pattern of tars (``shard-*.tar``, ``shard-{000..099}.tar``).
+            or ``.tokens`` file; a pattern of tars (``shard-*.tar``, ``shard-{000..099}.tar``); ``rendered:1000``, that
+            many captioned scenes drawn by the project (``rendered:1000,17,64,64``: frames, height, width of each).
         split: ``train``, ``val``, ``test``: a folder of that name, rows, arrays or packed clips of that split. Must
             be said where there are several; ``all`` takes all (not npz).
         group: a regular expression on the key whose first bracket is the group: ``(performer\\d+)``.
@@ -66,6 +69,11 @@ def open_collection(
     here = Path(path)
     if here.is_dir():
         return _open_folder(here, split, group, options)
+    if f"{path}:".startswith(RENDERED) and not here.exists():
+        _refuse(options, "drawn scenes", "label", "captions", "kind", "columns", "root")
+        _refuse_split(split, path)
+        count, size = asked_scenes(str(path))
+        return CaptionedScenes(count, *(size or ()))
     if not here.exists():
         raise InputError(f"{here} does not exist; check the name (the current folder is {Path.cwd()})")
     return _open_file(here, split, group, options)

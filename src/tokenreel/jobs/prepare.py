@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
@@ -23,9 +22,7 @@ import numpy.typing as npt
 from tokenreel.data.collection import Collection
 from tokenreel.data.example import Example
 from tokenreel.data.facts import split_name
-from tokenreel.data.labelled_rendered import RENDERED, asked_scenes
 from tokenreel.data.opening import open_collection
-from tokenreel.data.payload import ArrayPayload
 from tokenreel.data.pixel_manifest import ClipEntry, PixelManifest, PixelSpec
 from tokenreel.data.pixel_shards import PixelReader
 from tokenreel.data.pixel_write import PixelWriter, encode_picture
@@ -33,8 +30,6 @@ from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.media.frames import Selection
 from tokenreel.media.info import steady_fps
 from tokenreel.media.pixels import resize
-from tokenreel.render import caption, draw_scene, labels, render_clip
-from tokenreel.types import Clip
 
 from .ahead import ahead
 from .progress import Progress, silent
@@ -43,7 +38,6 @@ __all__ = ["Prepared", "prepare_pixels"]
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
-_SCENE_FPS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +131,6 @@ def prepare_pixels(
 
 
 def _opened(source: str | os.PathLike[str], split: str) -> Collection:
-    if f"{source}:".startswith(RENDERED) and not Path(source).exists():
-        count, size = asked_scenes(str(source))
-        return CaptionedScenes(count, *(size or ()))
     is_npz = str(source).lower().endswith(".npz")  # the one kind that cannot give all its splits
     return open_collection(source, split=None if is_npz and split == "all" else split)
 
@@ -156,47 +147,6 @@ def _examples(
             except (InputError, OSError) as error:
                 yield first + at, f"{collection.name}:{collection.key(at)}", error
         first += len(collection)
-
-
-class CaptionedScenes(Collection):
-    """Scenes of the captioned world by number, each with one of its captions; a scene is a function of its number.
-
-    Args:
-        num_examples: how many.
-        num_frames, height, width: of a clip.
-    """
-
-    def __init__(self, num_examples: int, num_frames: int = 17, height: int = 64, width: int = 64) -> None:
-        super().__init__(f"{RENDERED}{num_examples}")
-        self._num_examples, self._size = num_examples, (num_frames, height, width)
-
-    def __len__(self) -> int:
-        return self._num_examples
-
-    def key(self, index: int) -> str:
-        """``scene-17``, by its number."""
-        return f"scene-{index}"
-
-    def _example(self, index: int) -> Example:
-        name = f"rendered/{self.key(index)}"
-        payload = _ScenePayload(load=partial(self._pixels, index), name=name)
-        return Example(key=self.key(index), source=name, payload=payload, **self._facts(index))
-
-    def _facts(self, index: int) -> dict[str, Any]:
-        scene = draw_scene(index)
-        return {"caption": caption(scene, index), "meta": labels(scene)}
-
-    def _pixels(self, index: int) -> Pixels:
-        return render_clip(draw_scene(index), *self._size).frames_THWC
-
-
-class _ScenePayload(ArrayPayload):
-    """A drawn clip, with the times of its frames."""
-
-    def clip(self, selection: Selection, size: Any) -> Clip:
-        """The chosen frames."""
-        clip = super().clip(selection, size)
-        return replace(clip, pts_seconds=clip.pts_seconds / _SCENE_FPS, fps=_SCENE_FPS)
 
 
 class _Packed(NamedTuple):

@@ -1,0 +1,65 @@
+"""Scenes that the project draws, with captions, as a collection: ``rendered:COUNT`` wherever a folder is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokenreel.media.frames import Selection
+from tokenreel.render import caption, draw_scene, labels, render_clip
+from tokenreel.types import Clip
+
+from .collection import Collection
+from .example import Example
+from .labelled_rendered import RENDERED
+from .payload import ArrayPayload
+
+__all__ = ["CaptionedScenes"]
+
+Pixels = npt.NDArray[np.uint8]
+_SCENE_FPS = 8.0
+
+
+class CaptionedScenes(Collection):
+    """Scenes of the captioned world by number, each with one of its captions; a scene is a function of its number.
+
+    Args:
+        num_examples: how many.
+        num_frames, height, width: of a clip.
+    """
+
+    def __init__(self, num_examples: int, num_frames: int = 17, height: int = 64, width: int = 64) -> None:
+        super().__init__(f"{RENDERED}{num_examples}")
+        self._num_examples, self._size = num_examples, (num_frames, height, width)
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def key(self, index: int) -> str:
+        """``scene-17``, by its number."""
+        return f"scene-{index}"
+
+    def _example(self, index: int) -> Example:
+        name = f"rendered/{self.key(index)}"
+        payload = _ScenePayload(load=partial(self._pixels, index), name=name)
+        return Example(key=self.key(index), source=name, payload=payload, **self._facts(index))
+
+    def _facts(self, index: int) -> dict[str, Any]:
+        scene = draw_scene(index)
+        return {"caption": caption(scene, index), "meta": labels(scene)}
+
+    def _pixels(self, index: int) -> Pixels:
+        return render_clip(draw_scene(index), *self._size).frames_THWC
+
+
+class _ScenePayload(ArrayPayload):
+    """A drawn clip, with the times of its frames."""
+
+    def clip(self, selection: Selection, size: Any) -> Clip:
+        """The chosen frames."""
+        clip = super().clip(selection, size)
+        return replace(clip, pts_seconds=clip.pts_seconds / _SCENE_FPS, fps=_SCENE_FPS)
