@@ -28,7 +28,7 @@ _OTHERS = 40  # clips of all kinds, scaled, that steady the steps of one
 _LEAST = 1e-4  # of a deviation: far below a step of 8 bits, and its inverse fits half precision
 _CANDIDATES = 3  # waves that are considered, for each number: the strongest
 
-Table = tuple[Tensor, Tensor, Tensor]
+Table = tuple[Tensor, Tensor, Tensor, Tensor]  # place, inward, outward and depth, (Q, E) each
 
 
 def numbers_in_order(quantizer: FSQ) -> list[int]:
@@ -38,7 +38,9 @@ def numbers_in_order(quantizer: FSQ) -> list[int]:
 
 
 @torch.no_grad()
-def fitted(waves_CthwG: Tensor, shape: Sequence[int], quantizer: FSQ, *, kind_numbers: int, judged_by: int) -> Table:
+def fitted(
+    waves_CthwG: Tensor, shape: Sequence[int], quantizer: FSQ, *, kind_numbers: int, judged_by: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Places, scales in and scales out, (M, Q, E) each, for clips like these.
 
     Args:
@@ -58,7 +60,7 @@ def fitted(waves_CthwG: Tensor, shape: Sequence[int], quantizer: FSQ, *, kind_nu
         tables = [fit.table(waves_CX.square().mean(0), waves_CX)]
     else:
         tables = _kinds(fit, _bands(most)[kept_X], kinds, judged_by)
-    places, inward, outward = (torch.stack(parts) for parts in zip(*tables))
+    places, inward, outward, _ = (torch.stack(parts) for parts in zip(*tables))
     t, h, w, g = torch.unravel_index(kept_X[places.clamp(min=0)], most)
     in_box = ((t * MOST_WAVES[1] + h) * MOST_WAVES[2] + w) * most[3] + g
     return torch.where(places < 0, places, in_box), inward, outward
@@ -127,26 +129,17 @@ class _Fit:
                 outward_QE = torch.where(better, out, outward_QE)
                 told_CQE = torch.where(better, codes * out, told_CQE)
             left_CX = left_CX.index_add(1, place_QE[chosen], told_CQE[:, chosen], alpha=-1)
-        return place_QE, inward_QE, outward_QE
+        return place_QE, inward_QE, outward_QE, depth_QE
 
     def error(self, table: Table, num_tokens: int) -> Tensor:
         """(C,): the squared error of every clip from the first tokens."""
-        place_QE, inward_QE, outward_QE = (part[:num_tokens] for part in table)
+        place_QE, inward_QE, outward_QE, depth_QE = (part[:num_tokens] for part in table)
         left_CX = self.waves_CX.clone()
-        seen: dict[int, int] = {}
-        rounds: list[list[tuple[int, int]]] = []
-        for q, e in self.numbers:
-            if q < num_tokens and (place := int(place_QE[q, e])) >= 0:
-                depth = seen[place] = seen.get(place, -1) + 1
-                if depth == len(rounds):
-                    rounds.append([])
-                rounds[depth].append((q, e))
-        for chosen in rounds:
-            is_now = torch.zeros_like(place_QE, dtype=torch.bool)
-            is_now[tuple(torch.tensor(chosen).T)] = True
-            values_CQE = left_CX[:, place_QE.clamp(min=0)] * is_now
+        for depth in range(int(depth_QE.max()) + 1):
+            chosen = depth_QE == depth
+            values_CQE = left_CX[:, place_QE.clamp(min=0)]
             told_CQE = self.quantizer(values_CQE * inward_QE).codes * outward_QE
-            left_CX.index_add_(1, place_QE[is_now], told_CQE[:, is_now], alpha=-1)
+            left_CX.index_add_(1, place_QE[chosen], told_CQE[:, chosen], alpha=-1)
         return left_CX.square().sum(1)
 
     def _order(self, variance_X: Tensor) -> tuple[list[int], list[int]]:
