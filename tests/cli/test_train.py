@@ -52,7 +52,7 @@ def test_without_a_recipe_it_lists_them() -> None:
 
 def test_help_has_examples() -> None:
     text = CliRunner().invoke(app, ["train", "--help"]).stdout
-    assert text.count("Example:") == 7
+    assert text.count("Example:") == 8
     assert "--resume" in text
 
 

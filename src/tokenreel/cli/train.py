@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tokenreel.cli.show import Json, Quiet, amount, show
+from tokenreel.errors import InputError
 
 __all__ = ["train"]
 
@@ -31,6 +32,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it costs here: FLOPs, memory, hours; runs a few steps.")
+    ] = False,
+    folds: Annotated[
+        bool,
+        typer.Option("--folds", help="A run for each group of labelled data, held out; goes on by itself."),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     lpips: Annotated[str | None, typer.Option(help="LPIPS weights, safetensors, where a recipe asks for them.")] = None,
@@ -54,6 +59,8 @@ def train(
 
     Example: [bold]tokenreel train tiny-vivit --data folder_per_class/[/bold]
 
+    Example: [bold]tokenreel train vivit-weizmann --data actions/ --folds[/bold]
+
     Example: [bold]torchrun --nproc-per-node 8 -m tokenreel.cli.main train cvivit-base --data shards/[/bold]
     """
     if recipe is None:
@@ -66,6 +73,11 @@ def train(
         show(cost, _cost_sentence(cost), as_json=as_json, quiet=quiet)
         return
     line = _Line(quiet or as_json)
+    if folds:
+        if resume or lpips:
+            raise InputError("--folds goes on by itself where it was stopped, and takes no --resume and no --lpips")
+        _folds(recipe, changes or [], data or [], output, device, line, as_json=as_json, quiet=quiet)
+        return
     try:
         result = jobs.train(
             recipe,
@@ -81,6 +93,50 @@ def train(
         line.end()
     if result["rank"] == 0:
         show(result, _result_sentence(result), as_json=as_json, quiet=quiet)
+
+
+def _folds(
+    recipe: str,
+    changes: list[str],
+    data: list[str],
+    output: Path | None,
+    device: str,
+    line: _Line,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from tokenreel.jobs.train_folds import train_folds
+
+    def on_fold(group: str, done: int, total: int) -> None:
+        line.end()
+        line.restart()
+        if not (quiet or as_json):
+            typer.echo(f"without {group} ({done + 1} of {total})", err=True)
+
+    try:
+        result = train_folds(
+            recipe, folder=output, overrides=changes, data=data, device=device, on_line=line, on_fold=on_fold
+        )
+    finally:
+        line.end()
+    show(result, _folds_sentence(result), as_json=as_json, quiet=quiet)
+
+
+def _folds_sentence(result: Mapping[str, Any]) -> str:
+    lines = []
+    for fold in result["folds"]:
+        mistakes = "; ".join(fold["wrong"]) or "all right"
+        lines.append(f"{fold['group']}: {fold['examples']} examples, {mistakes}")
+    if not result["finished"]:
+        return "\n".join([*lines, f"{result['folder']}: stopped; the same command goes on"])
+    for head, sums in result["heads"].items():
+        low, high = (100 * side for side in sums["interval"])
+        lines.append(
+            f"{head}: {sums['mistakes']} of {sums['examples']} wrong, {100 * sums['accuracy']:.2f} % right "
+            f"({low:.1f} to {high:.1f} with 95 %)"
+        )
+    return "\n".join(lines)
 
 
 def _list(as_json: bool, quiet: bool) -> None:
@@ -141,6 +197,10 @@ class _Line:
         elif now - self.told > _TOLD_EVERY_SECONDS or step == steps:
             self.told = now
             typer.echo(text, err=True)
+
+    def restart(self) -> None:
+        """Another run begins."""
+        self.first, self.told = None, 0.0
 
     def end(self) -> None:
         """Leave the live line as it stands."""

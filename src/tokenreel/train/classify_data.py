@@ -12,7 +12,7 @@ from tokenreel.data.labelled_rendered import RENDERED, SCENES_OF, asked_scenes, 
 from tokenreel.data.labelled_split import check_apart, check_complete, hold_out_groups, split_labelled
 from tokenreel.errors import InputError
 
-from .recipes_base import DataChoice
+from .recipes_base import DataChoice, SourceChoice
 
 __all__ = ["DataParts", "LabelledChoice"]
 
@@ -72,15 +72,10 @@ class LabelledChoice(DataChoice):
             InputError: several sources, nothing there, no labels, a class that training has no example of, or a group
                 in two parts.
         """
-        if len(self.sources) != 1:
-            named = ", ".join(source.data for source in self.sources)
-            raise InputError(f"a classifier learns from one labelled source, got {named}; join them in one table")
-        source = self.sources[0]
+        source = self._source()
         if source.data.startswith(RENDERED):
             return self._rendered(source.data, seed)
-        whole = open_labelled(
-            source.data, split=source.split, group=self.group, labels=self.labels, heads=self.heads or None
-        )
+        whole = self._whole()
         found = self._held_out(whole) if self.hold_out is not None else self._splits(whole)
         if found.val is None and self.val_share:
             shares = {_TRAIN: 1 - self.val_share, _VAL: self.val_share}
@@ -92,6 +87,24 @@ class LabelledChoice(DataChoice):
         check_complete(found.train)
         check_apart(*(part for part in found if part is not None))
         return found
+
+    def groups(self) -> tuple[str, ...]:
+        """The groups of the source in order of name, any of which ``hold_out`` may name; of drawn scenes none."""
+        if self._source().data.startswith(RENDERED):
+            return ()
+        return tuple(sorted({group for group in self._whole().groups if group is not None}))
+
+    def _source(self) -> SourceChoice:
+        if len(self.sources) != 1:
+            named = ", ".join(source.data for source in self.sources)
+            raise InputError(f"a classifier learns from one labelled source, got {named}; join them in one table")
+        return self.sources[0]
+
+    def _whole(self) -> LabelledSet:
+        source = self._source()
+        return open_labelled(
+            source.data, split=source.split, group=self.group, labels=self.labels, heads=self.heads or None
+        )
 
     def _held_out(self, whole: LabelledSet) -> DataParts:
         groups = [self.hold_out] if isinstance(self.hold_out, str) else list(self.hold_out or ())
