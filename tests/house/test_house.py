@@ -68,6 +68,33 @@ def test_the_numpy_path_never_imports_torch(words: list[str], tmp_path_factory: 
     assert fresh(code).endswith("exit 0\nFalse")
 
 
+def test_a_model_that_ships_needs_no_hub_no_compiler_and_no_tables(tmp_path: Path) -> None:
+    from tokenreel.samples import SAMPLE_IMAGE
+
+    tokens, picture = str(tmp_path / "a.tokens"), str(tmp_path / "a.png")
+    heavy = ("huggingface_hub", "yaml", "pyarrow", "numba", "scipy", "rich", "tensorboard", "torch._dynamo")
+    code = (
+        "import sys, torch\ntorch.set_num_threads(1)\nbrought = set(sys.modules)\n"
+        "from tokenreel.cli.main import app\n"
+        f"encode, decode = [{str(SAMPLE_IMAGE)!r}, '-o', {tokens!r}], [{tokens!r}, '-o', {picture!r}]\n"
+        "for words in (['encode', *encode], ['decode', *decode]):\n"
+        "    try:\n        app([*words, '-q'])\n    except SystemExit as end:\n        assert not end.code\n"
+        f"print([m for m in {heavy!r} if m in set(sys.modules) - brought])"
+    )
+    assert fresh(code) == "[]"
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_loading_leaves_the_garbage_collector_as_it_was(is_frozen: bool) -> None:
+    code = (
+        "import gc, sys\nimport tokenreel as tr\n"
+        f"if {is_frozen}:\n    gc.freeze()\n    gc.disable()\n"
+        "tr.load('video-fsq')\n"
+        "print('torch' in sys.modules, gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    assert fresh(code) == f"True {not is_frozen} {is_frozen}"
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     assert sorted(tokenreel._HOMES) == sorted(set(tokenreel.__all__) - {"__version__"})
     for name in tokenreel.__all__:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -175,3 +176,27 @@ def test_an_option_that_is_off_does_not_count_in_a_fingerprint() -> None:
     assert chosen["quantizer"] == {"kind": "fsq", "levels": [40, 10, 8, 5, 4]}
     assert chosen_values(replace(config, prediction="last"))["prediction"] == "last"
     assert from_values(type(config), chosen) == config
+
+
+def test_what_is_pushed_is_what_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    seen: dict[str, Any] = {}
+
+    class Hub:
+        def __init__(self, token: str | None) -> None:
+            seen["token"] = token
+
+        def create_repo(self, repo_id: str, **options: Any) -> Any:
+            return SimpleNamespace(repo_id=f"https://hub/{repo_id}", **options)
+
+        def upload_folder(self, *, folder_path: Path, **options: Any) -> Any:
+            seen.update(options, files={path.name: path.read_bytes() for path in folder_path.iterdir()})
+            return SimpleNamespace(commit_url="https://hub/commit")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    model = Line.untrained()
+    assert model.push_to_hub("someone/line", half=True, token="t", branch="next") == "https://hub/commit"
+    saved = model.save_pretrained(tmp_path, half=True)
+    assert seen["files"] == {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert (seen["token"], seen["repo_id"], seen["revision"]) == ("t", "https://hub/someone/line", "next")

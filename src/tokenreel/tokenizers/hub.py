@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenreel.errors import InputError
 
-__all__ = ["DEFAULT", "is_hub_id", "pretrained_folder", "pretrained_names", "resolved"]
+__all__ = ["DEFAULT", "is_hub_id", "pretrained_folder", "pretrained_names", "resolved", "uploaded"]
 
 DEFAULT = "video-fsq"
 """What commands use where no tokenizer is named."""
@@ -68,3 +68,24 @@ def resolved(source: str, name: str, **download: Any) -> Path:
         raise InputError(
             f"{source!r} is no folder here, and {name} could not be fetched from the hub ({reason})"
         ) from error
+
+
+def uploaded(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    branch: str | None = None,
+    commit_message: str = "A model of tokenreel",
+    create_pr: bool = False,
+) -> str:
+    """Put the files of a folder into a repository on the hub, made if it is missing; the address of the commit."""
+    from huggingface_hub import HfApi
+
+    hub = HfApi(token=token)
+    repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    commit = hub.upload_folder(
+        repo_id=repo_id, folder_path=folder, revision=branch, commit_message=commit_message, create_pr=create_pr
+    )
+    return str(commit.commit_url)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +47,10 @@ def load(
     family, values, source = _described(text, local_files_only)
     if family == RawTokenizer.name:
         return RawTokenizer.from_config(values)
-    from .table import LEARNED
-
-    if family not in LEARNED:
-        raise FormatError(f"{source} describes a tokenizer {family!r}; this version knows {', '.join(LEARNED)}, raw")
-    return LEARNED[family].from_pretrained(text, device=device, precision=precision, local_files_only=local_files_only)
+    families = _families()
+    if family not in families:
+        raise FormatError(f"{source} describes a tokenizer {family!r}; this version knows {', '.join(families)}, raw")
+    return families[family].from_pretrained(text, device=device, precision=precision, local_files_only=local_files_only)
 
 
 def untrained(name: str, *, seed: int = 0) -> LearnedTokenizer:
@@ -56,12 +59,37 @@ def untrained(name: str, *, seed: int = 0) -> LearnedTokenizer:
     Raises:
         InputError: the family or size is unknown.
     """
-    from .table import LEARNED
-
+    families = _families()
     family, _, size = name.partition(":")
-    if family not in LEARNED:
-        raise InputError(f"no learned tokenizer family is called {family!r}; there are {', '.join(LEARNED)}")
-    return LEARNED[family].untrained(size, seed=seed)
+    if family not in families:
+        raise InputError(f"no learned tokenizer family is called {family!r}; there are {', '.join(families)}")
+    return families[family].untrained(size, seed=seed)
+
+
+def _families() -> dict[str, type[LearnedTokenizer]]:
+    """The learned ones by name; the first call brings torch."""
+    with nullcontext() if "torch" in sys.modules else _unsearched():
+        from .table import LEARNED
+    return LEARNED
+
+
+@contextmanager
+def _unsearched() -> Iterator[None]:
+    """No search for garbage meanwhile, and what was made counts as old after.
+
+    ``import torch`` makes half a million objects that all stay; searching them takes a fifth of its time, and as long
+    again soon after.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():  # else there are objects that the caller froze, and would like to stay so
+            gc.freeze()
+            gc.unfreeze()  # into the oldest generation, without a search
+        if was_on:
+            gc.enable()
 
 
 def _described(text: str, local_files_only: bool) -> tuple[str, dict[str, Any], Path]:

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from tokenreel.errors import FormatError, InputError
@@ -43,7 +43,7 @@ Safe to load: safetensors and JSON only.
 """
 
 
-class SavedModel(nn.Module, ModelHubMixin):
+class SavedModel(nn.Module):
     """Base of every model that is a folder of ``model.safetensors``, ``config.json`` and ``README.md``.
 
     ``config.json`` holds the fields of the configuration, the family under the name of its kind
@@ -155,7 +155,7 @@ class SavedModel(nn.Module, ModelHubMixin):
             return cls(config).eval()
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str],
         *,
@@ -231,8 +231,8 @@ class SavedModel(nn.Module, ModelHubMixin):
             if tensor.is_floating_point():
                 tensor.copy_(tensor.half())
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | os.PathLike[str], *, half: bool = False, card: str | None = None, **ignored: Any
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, half: bool = False, card: str | None = None
     ) -> Path:
         """Write ``model.safetensors``, ``README.md`` (the model card) and ``config.json`` into a folder.
 
@@ -240,7 +240,6 @@ class SavedModel(nn.Module, ModelHubMixin):
             save_directory: made if it is missing; files of these names are replaced, others stay.
             half: weights as float16: half the bytes, and another fingerprint, since weights are rounded.
             card: text of the model card; by default one that states sizes and how to load.
-            ignored: what ``push_to_hub`` passes on and needs not be told here.
         """
         from safetensors.torch import save_file
 
@@ -257,6 +256,21 @@ class SavedModel(nn.Module, ModelHubMixin):
         with whole_file(folder / CONFIG_NAME) as path:
             path.write_text(json.dumps(about, indent=2) + "\n")
         return folder
+
+    def push_to_hub(self, repo_id: str, *, half: bool = False, card: str | None = None, **upload: Any) -> str:
+        """Write what ``save_pretrained`` writes into a repository on the Hugging Face hub, made if it is missing.
+
+        Args:
+            repo_id: ``owner/name``.
+            half, card: as in ``save_pretrained``.
+            upload: ``private``, ``token``, ``branch``, ``commit_message``, ``create_pr``.
+
+        Returns the address of the commit.
+        """
+        from .hub import uploaded
+
+        with TemporaryDirectory() as folder:
+            return uploaded(self.save_pretrained(folder, half=half, card=card), repo_id, **upload)
 
 
 def _device(device: str | torch.device) -> torch.device:
