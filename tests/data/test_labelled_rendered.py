@@ -39,6 +39,11 @@ def test_a_clip_is_a_function_of_seed_and_number() -> None:
     np.testing.assert_array_equal(again[2].frames(), one[2].frames())
 
 
+def test_scenes_of_another_size_have_other_keys() -> None:
+    assert rendered_set(2).key(1) == "scene-1"
+    assert rendered_set(2, num_frames=8, height=32, width=48).key(1) == "scene-1-8x32x48"
+
+
 def test_held_out_combinations_are_never_trained_on() -> None:
     seen, held = rendered_set(400), rendered_set(100, held_out=True)
     assert not any(is_held_out(*group.split()) for group in seen.groups)

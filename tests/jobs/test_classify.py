@@ -74,10 +74,16 @@ def test_one_clip_is_what_training_sees(model: Any, tmp_path: Path) -> None:
 
     known = {"key": labelled.key, "source": labelled.source, "payload": labelled.payload}
     for fit in ("crop", "stretch"):
-        seen = ClipReader(CONFIG, ClipView(fit=fit), is_random=False).read(LabelledExample(**known, classes={}))  # type: ignore[arg-type]
+        config = replace(CONFIG, fit=fit)
+        seen = ClipReader(config, ClipView(), is_random=False).read(LabelledExample(**known, classes={}))  # type: ignore[arg-type]
         views = Views(clips=1, fit=fit)  # type: ignore[arg-type]
         [prediction] = classify_files([tmp_path / "tall.mkv"], model=model, views=views).predictions
         assert_equal(prediction, expected(model, [seen]))
+        own = type(model)(config).eval()  # its own fit, where none is said
+        own.load_state_dict(model.state_dict())
+        found = classify_files([tmp_path / "tall.mkv"], model=own, views=Views(clips=1))
+        assert (found.views.fit, found.as_json()["fit"]) == (fit, fit)
+        assert_equal(found.predictions[0], expected(model, [seen]))
 
 
 def test_windows_at_a_stride(model: Any, tmp_path: Path) -> None:

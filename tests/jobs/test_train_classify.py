@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tokenreel.classify import ViViT, load
 from tokenreel.data.labelled_rendered import rendered_set
-from tokenreel.errors import InputError, MismatchError
+from tokenreel.errors import InputError, MismatchError, TokenReelWarning
 from tokenreel.jobs.train import train
 from tokenreel.jobs.train_classify import BEST_NAME, SCORES_NAME, ClassifyParts, examined
 from tokenreel.measure.classification import accuracy
@@ -231,3 +231,22 @@ def test_a_run_on_what_is_no_labelled_set_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "one.png")
     with pytest.raises(InputError, match="have no label"):
         train("tiny-vivit", folder=tmp_path / "run", data=[str(tmp_path / "data")], device="cpu")
+
+
+def test_a_part_that_cannot_be_measured_ends_the_run_before_it_begins(tmp_path: Path) -> None:
+    for part, content in (("train", None), ("val", b"torn"), ("test", None)):
+        for name in ("a", "b"):
+            folder = tmp_path / "set" / part / name
+            folder.mkdir(parents=True)
+            for number in range(2):
+                if content is None:
+                    Image.fromarray(np.full((16, 16, 3), 9 * number, np.uint8)).save(folder / f"{number}.png")
+                else:
+                    (folder / f"{number}.png").write_bytes(content)
+    changes = [*SMALL[:2], "model.changes.size=[16, 16]", "model.changes.temporal_depth=1", "loop.steps=1"]
+    with (
+        pytest.warns(TokenReelWarning, match="left out"),
+        pytest.raises(InputError, match="no example of .* can be read"),
+    ):
+        train("tiny-vivit", folder=tmp_path / "run", overrides=changes, data=[str(tmp_path / "set")], device="cpu")
+    assert not (tmp_path / "run" / "checkpoints").exists()

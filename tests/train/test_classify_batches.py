@@ -22,7 +22,7 @@ from tokenreel.data.labelled import LabelledSet
 from tokenreel.data.payload import ArrayPayload, TokensPayload
 from tokenreel.errors import FormatError, InputError, MismatchError, TokenReelWarning
 from tokenreel.tokenizers.configs import Stack
-from tokenreel.train.classify_batches import LabelledBatchConfig, LabelledStream, labelled_batches
+from tokenreel.train.classify_batches import Kept, LabelledBatchConfig, LabelledStream, labelled_batches
 from tokenreel.train.classify_clips import ClipReader, ClipView, fitted
 from tokenreel.train.classify_codes import CodeAugment, CodeReader
 from tokenreel.types import Grid, Tokens
@@ -159,6 +159,17 @@ def test_examples_are_kept_while_there_is_room() -> None:
     assert sorted(films.reads.values()) == [1, 1, 3, 3]
 
 
+def test_what_is_measured_again_and_again_is_kept_while_there_is_room() -> None:
+    films = Films(6)
+    labelled, reader = labelled_of(films), ClipReader(config_of(), ClipView(), is_random=False)
+    size = reader.num_bytes(reader.read(labelled[0]))
+    films.reads.clear()
+    kept = Kept(labelled, reader, 4 * size)
+    for _ in range(3):
+        assert sum(len(batch) for _, batch in labelled_batches(labelled, reader, batch_size=4, kept=kept)) == 6
+    assert sorted(films.reads.values()) == [1, 1, 1, 1, 3, 3]
+
+
 def test_a_state_of_other_data_or_changes_is_refused() -> None:
     state = stream_of(Films(6), seed=3).state_dict()
     for other, name in (
@@ -187,11 +198,10 @@ def test_a_broken_example_is_replaced_and_named_once() -> None:
 
 def test_measuring_sees_every_example_once_unchanged() -> None:
     labelled = labelled_of(Films(5, broken=(3,)))
-    reader, kept = ClipReader(config_of(), STRONG, is_random=False), dict[int, Any]()
+    reader = ClipReader(config_of(), STRONG, is_random=False)
     with pytest.warns(TokenReelWarning, match="left out the broken example film-3"):
-        found = list(labelled_batches(labelled, reader, batch_size=2, kept=kept))
+        found = list(labelled_batches(labelled, reader, batch_size=2))
     assert [numbers for numbers, _ in found] == [[0, 1], [2], [4]]
-    assert sorted(kept) == [0, 1, 2, 4]
     video = pixels(found[1][1])
     assert video.shape == (1, 1, 4, 8, 8)
     wanted = torch.tensor([20 + t for t in (1, 3, 5, 7)]) / 127.5 - 1  # the middle frame of each quarter of 8
@@ -270,7 +280,7 @@ def test_frames_of_another_size_are_cropped_or_stretched() -> None:
     assert stretched[:, :, 1:3].min() > 150
     assert fitted(frames[..., :1], (4, 6), "crop").shape == (2, 4, 6, 1)
     with pytest.raises(InputError, match="fit must be one of crop, stretch"):
-        ClipView(fit="pad")  # type: ignore[arg-type]
+        replace(config_of(), fit="pad")  # type: ignore[arg-type]
 
 
 # Ids.

@@ -12,12 +12,13 @@ from tokenreel.types import Grid, PatchSize, check_patch_size
 from .logits import HeadLabels
 from .stem import SHRINK as STEM_SHRINK
 
-__all__ = ["SIZES", "Activation", "EncoderConfig", "Model", "Pooling", "ViViTConfig"]
+__all__ = ["SIZES", "Activation", "EncoderConfig", "Fit", "Model", "Pooling", "ViViTConfig"]
 
 Model = Literal["spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
 Pooling = Literal["class_token", "mean"]
 Activation = Literal["gelu", "gelu_tanh"]
 Edges = Literal["pad", "drop"]
+Fit = Literal["crop", "stretch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,8 @@ class ViViTConfig(EncoderConfig):
             what a convolution without padding does).
         stem_channels: F of two convolutions that shrink each frame fourfold before it is cut into tubelets, see
             ``ConvStem``; None: tubelets of pixels, as in the paper.
+        fit: how frames of another size come to ``size``, in training and after: ``crop`` keeps the aspect and cuts the
+            middle out, ``stretch`` keeps all.
     """
 
     num_frames: int
@@ -104,6 +107,7 @@ class ViViTConfig(EncoderConfig):
     patch_size: PatchSize
     edges: Edges = "pad"
     stem_channels: int | None = None
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         EncoderConfig.__post_init__(self)
@@ -116,8 +120,9 @@ class ViViTConfig(EncoderConfig):
             )
         if self.in_channels not in (1, 3):
             raise InputError(f"in_channels must be 1 (grey) or 3 (RGB), got {self.in_channels!r}")
-        if self.edges not in get_args(Edges):
-            raise InputError(f"edges must be one of {', '.join(get_args(Edges))}, got {self.edges!r}")
+        for name, choices in (("edges", Edges), ("fit", Fit)):
+            if getattr(self, name) not in get_args(choices):
+                raise InputError(f"{name} must be one of {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
         if self.stem_channels is not None and (
             type(self.stem_channels) is not int
             or self.stem_channels < 1

@@ -25,7 +25,14 @@ Stride = Annotated[
         show_default=False,
     ),
 ]
-CropFit = Annotated[str, typer.Option("--fit", help="To the model's size: crop (the middle) or stretch (all of it).")]
+CropFit = Annotated[
+    str | None,
+    typer.Option(
+        "--fit",
+        help="To the model's size: crop (the middle) or stretch (all); by default as trained.",
+        show_default=False,
+    ),
+]
 
 _BAR = 20
 
@@ -46,7 +53,7 @@ def classify(
         int, typer.Option(min=1, help="Clips of a long video; their probabilities are averaged.", metavar="N")
     ] = 4,
     stride: Stride = None,
-    fit: CropFit = "crop",
+    fit: CropFit = None,
     explain: Annotated[
         Path | None,
         typer.Option(help="Write where the model looks: a heat map over the video (mp4, gif, webp).", metavar="FILE"),
@@ -85,8 +92,10 @@ def classify(
     _print(result, top)
 
 
-def fit_of(text: str) -> Fit:
-    """``crop`` or ``stretch``."""
+def fit_of(text: str | None) -> Fit | None:
+    """``crop`` or ``stretch``; None where nothing is said."""
+    if text is None:
+        return None
     if text == "crop":
         return "crop"
     if text == "stretch":

@@ -92,7 +92,7 @@ def evaluate(
     lpips: _Lpips = None,
     views: _Views = 1,
     stride: Stride = None,
-    fit: CropFit = "crop",
+    fit: CropFit = None,
     head: _Head = None,
     group: _Group = None,
     report: _Report = None,

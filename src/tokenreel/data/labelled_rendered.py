@@ -24,6 +24,8 @@ __all__ = ["RENDERED", "SCENES_OF", "RenderedCollection", "asked_scenes", "rende
 RENDERED = "rendered:"
 """What begins the name of drawn scenes where a source is asked for."""
 
+_USUAL = (16, 64, 64)
+
 SCENES_OF: dict[str, tuple[int, bool]] = {"train": (0, False), "val": (1 << 40, False), "test": (1 << 41, True)}
 """Split -> the first scene, beyond all of the split before, and whether the combinations are those never trained on."""
 
@@ -69,8 +71,9 @@ class RenderedCollection(Collection):
         return self._num_examples
 
     def key(self, index: int) -> str:
-        """``scene-17``, by its number."""
-        return f"scene-{self._first + index}"
+        """``scene-17``, by its number; of another size than 16x64x64 ``scene-17-16x32x32``."""
+        size = "" if self._size == _USUAL else "-" + "x".join(map(str, self._size))
+        return f"scene-{self._first + index}{size}"
 
     def scene(self, index: int) -> WorldScene:
         """What example ``index`` shows."""

@@ -139,7 +139,7 @@ def classify_files(
             made them.
     """
     classifier = classifier_of(model, device=device, precision=precision)
-    views = views or Views()
+    views = (views or Views()).of(classifier)
     files = _opened(sources)
     if explain is not None:
         from .classify_explain import check_explainable

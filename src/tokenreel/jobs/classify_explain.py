@@ -73,7 +73,7 @@ def write_explanation(
     with open_writer(output, fps=_rate(times, is_film=example.kind == "media")) as writer:
         for seconds in times.tolist():
             share_HW = (means[seconds] - low) / (high - low) if high > low else np.zeros_like(means[seconds])
-            writer.write(_panel(Image.fromarray(frames[seconds]), share_HW, views.fit, lines))
+            writer.write(_panel(Image.fromarray(frames[seconds]), share_HW, views.fit or model.config.fit, lines))
     return writer.path
 
 

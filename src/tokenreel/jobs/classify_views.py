@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
 from tokenreel.classify import Classifier, TokenViViT, ViViT
+from tokenreel.classify.vivit_config import Fit
 from tokenreel.data.example import Example
 from tokenreel.errors import InputError, MediaError, MismatchError
 from tokenreel.media.frames import Selection, uniform_indices
@@ -22,7 +23,6 @@ from tokenreel.types import Clip
 
 __all__ = ["Answer", "Fit", "Seen", "Views", "answers", "chosen_clips", "read_example", "window_starts"]
 
-Fit = Literal["crop", "stretch"]
 Key = TypeVar("Key")
 Answer = dict[str, npt.NDArray[np.float64]]
 """Head -> probabilities (K,)."""
@@ -40,21 +40,25 @@ class Views:
         stride: None: each clip spans the whole video, as in training, and they take frames in turns. A number: each
             is a window, its frames so many frames of the video apart (less where the video is too short), and the
             windows are spread evenly.
-        fit: how frames come to the model's size: ``crop`` keeps the aspect and cuts the middle out, ``stretch`` keeps
-            all; take what the model was trained with.
+        fit: how frames come to the model's size, ``crop`` or ``stretch`` (see ``ViViTConfig``); None: as the model
+            was trained.
     """
 
     clips: int = 4
     stride: int | None = None
-    fit: Fit = "crop"
+    fit: Fit | None = None
 
     def __post_init__(self) -> None:
         for name in ("clips", "stride"):
             value = getattr(self, name)
             if not (value is None and name == "stride") and (type(value) is not int or value < 1):
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.fit not in get_args(Fit):
+        if self.fit is not None and self.fit not in get_args(Fit):
             raise InputError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}")
+
+    def of(self, model: Classifier) -> Views:
+        """With the model's own fit where none is said."""
+        return replace(self, fit=model.config.fit) if self.fit is None and isinstance(model, ViViT) else self
 
 
 class Seen(NamedTuple):
@@ -119,7 +123,9 @@ def read_example(example: Example, model: Classifier, views: Views) -> Seen:
         )
     config = model.config
     clips = chosen_clips(example, config.num_frames, views)
-    inputs = [_channels(fitted(clip.frames_THWC, config.size, views.fit), config.in_channels) for clip in clips]
+    inputs = [
+        _channels(fitted(clip.frames_THWC, config.size, views.fit or config.fit), config.in_channels) for clip in clips
+    ]
     spans = tuple((float(clip.pts_seconds[0]), float(clip.pts_seconds[-1])) for clip in clips)
     return Seen(inputs, spans, len(clips[0]))
 

@@ -117,7 +117,7 @@ def evaluate_classifier(
     if num_examples is not None and num_examples < 1:
         raise InputError(f"the number of examples must be at least 1, got {num_examples}")
     classifier = classifier_of(model, device=device, precision=precision)
-    views = views or Views(clips=1)
+    views = (views or Views(clips=1)).of(classifier)
     labelled, heads = labelled_for(source, classifier, split=split, head=head, group=group)
     if num_examples is not None and num_examples < len(labelled):
         labelled = labelled.take(np.arange(num_examples), name=f"the first {num_examples} of {labelled.name}")

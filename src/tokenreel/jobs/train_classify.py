@@ -25,7 +25,7 @@ from tokenreel.measure.classification_scores import ClassificationScores, head_s
 from tokenreel.tokenizers.configs import to_values
 from tokenreel.tokenizers.saved import SavedModel
 from tokenreel.train.classify import Classify, class_weights
-from tokenreel.train.classify_batches import LabelledStream, Reader, labelled_batches
+from tokenreel.train.classify_batches import Kept, LabelledStream, Reader, labelled_batches
 from tokenreel.train.classify_clips import ClipReader
 from tokenreel.train.classify_codes import CodeReader
 from tokenreel.train.recipes_base import Recipe
@@ -84,7 +84,7 @@ class Examined(NamedTuple):
 
 
 def examined(
-    model: Classifier, labelled: LabelledSet, reader: Reader, *, batch_size: int, kept: dict[int, Any] | None = None
+    model: Classifier, labelled: LabelledSet, reader: Reader, *, batch_size: int, kept: Kept | None = None
 ) -> Examined:
     """Put every example of a set before a classifier, in eval mode.
 
@@ -155,7 +155,9 @@ class ClassifyParts:
             world_size=runtime.world_size,
             num_workers=plan.data.num_workers if num_workers is None else num_workers,
         )
-        self._kept: dict[int, Any] = {}  # what is looked at again and again
+        self._kept: Kept | None = None  # what is looked at again and again
+        if self.data.val is not None:
+            self._kept = Kept(self.data.val, self._reader(is_random=False), plan.data.batches.cache_bytes)
         self._looked: tuple[int, Examined] | None = None
 
     def about(self) -> Mapping[str, Any]:
@@ -163,7 +165,10 @@ class ClassifyParts:
         return {"family": self.classifier.name, "config": to_values(self.classifier.config)}
 
     def start(self) -> None:
-        """Nothing."""
+        """InputError where no example of a part that is measured can be read: better now than hours later."""
+        for part in (self.data.val, self.data.test):
+            if part is not None:
+                next(labelled_batches(part, self._reader(is_random=False), batch_size=1))
 
     def exports(self, model: nn.Module) -> dict[str, SavedModel]:
         """The classifier with the last averaged weights; ``complete`` puts the best ones in where they are wanted."""
@@ -210,13 +215,13 @@ class ClassifyParts:
         from tokenreel.jobs.sheet import contact_sheet
 
         assert isinstance(model, Classifier)
-        if self._looked is None or self._looked[0] != step or self.data.val is None:
+        if self._looked is None or self._looked[0] != step or self.data.val is None or self._kept is None:
             return None
         labelled, found = self.data.val, self._looked[1]
         strips, names = [], []
         for at in _worst(labelled, found)[:_SHOWN]:
             number = found.numbers[at]
-            item = self._kept[number]
+            item = self._kept.item(number)
             strips.append(self._reader(is_random=False).shown(item, _FRAMES))
             names.append(_said(labelled, found, at))
         return contact_sheet(strips, names, columns=3, width=1400)
@@ -228,7 +233,7 @@ class ClassifyParts:
         assert isinstance(model, ViViT)
         return ClipReader(model.config, data.clips, is_random=is_random)
 
-    def _examined(self, model: Classifier, labelled: LabelledSet, *, kept: dict[int, Any] | None = None) -> Examined:
+    def _examined(self, model: Classifier, labelled: LabelledSet, *, kept: Kept | None = None) -> Examined:
         reader = self._reader(is_random=False)
         return examined(model, labelled, reader, batch_size=self.plan.scores.batch_size, kept=kept)
 

@@ -35,7 +35,7 @@ from tokenreel.errors import InputError, MismatchError, TokenReelWarning
 from .batches import Broken
 from .threaded_stream import ThreadedStream
 
-__all__ = ["Inputs", "LabelledBatch", "LabelledBatchConfig", "LabelledStream", "Reader", "labelled_batches"]
+__all__ = ["Inputs", "Kept", "LabelledBatch", "LabelledBatchConfig", "LabelledStream", "Reader", "labelled_batches"]
 
 _TRIES = 64
 _EPOCHS, _CHANGES = 6, 7  # of seeds
@@ -140,6 +140,31 @@ class LabelledBatch:
         return f"LabelledBatch({self.index}: {len(self)} examples of {', '.join(self.targets)})"
 
 
+class Kept:
+    """Examples as they are first read, held up to a number of bytes; past it they are read again. For any threads."""
+
+    def __init__(self, labelled: LabelledSet, reader: Reader, most_bytes: int) -> None:
+        self._labelled, self._reader, self._most_bytes = labelled, reader, most_bytes
+        self._held: dict[int, Any] = {}
+        self._bytes, self._lock = 0, threading.Lock()
+
+    def item(self, number: int) -> Any:
+        """An example, read now or before.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if number in self._held:
+            return self._held[number]
+        item = self._reader.read(self._labelled[number])
+        with self._lock:
+            size = self._reader.num_bytes(item)
+            if number not in self._held and self._bytes + size <= self._most_bytes:
+                self._held[number] = item
+                self._bytes += size
+        return item
+
+
 class LabelledStream(ThreadedStream[LabelledBatch]):
     """Batches without end; the one of a number depends on (seed, number, rank) alone.
 
@@ -184,8 +209,7 @@ class LabelledStream(ThreadedStream[LabelledBatch]):
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._pools = _pools(labelled) if config.balanced else [np.arange(len(labelled))]
         self._order = lru_cache(maxsize=4 * len(self._pools))(self._epoch)
-        self._kept: dict[int, Any] = {}
-        self._kept_bytes, self._lock = 0, threading.Lock()
+        self._kept, self._lock = Kept(labelled, reader, config.cache_bytes), threading.Lock()
 
     def _batch_of(self, index: int, broken: list[Broken]) -> LabelledBatch:
         size = self.config.batch_size
@@ -205,7 +229,7 @@ class LabelledStream(ThreadedStream[LabelledBatch]):
             with self._lock:  # an order keeps the block that it was last asked for
                 example = int(pool[self._order(which, epoch)[(at + offset) % len(pool)]])
             try:
-                return example, self._item(example)
+                return example, self._kept.item(example)
             except MismatchError:
                 raise
             except (InputError, OSError) as error:
@@ -214,18 +238,6 @@ class LabelledStream(ThreadedStream[LabelledBatch]):
             f"none of {min(_TRIES, len(pool))} examples of {self.labelled.name} that were tried can be used; the last, "
             f"{broken[-1].key}: {broken[-1].reason}"
         )
-
-    def _item(self, number: int) -> Any:
-        """What is kept of an example, read now or before."""
-        if number in self._kept:
-            return self._kept[number]
-        item = self.reader.read(self.labelled[number])
-        with self._lock:
-            size = self.reader.num_bytes(item)
-            if number not in self._kept and self._kept_bytes + size <= self.config.cache_bytes:
-                self._kept[number] = item
-                self._kept_bytes += size
-        return item
 
     def _epoch(self, which: int, epoch: int) -> EpochOrder:
         number = epoch * len(self._pools) + which
@@ -244,27 +256,24 @@ class LabelledStream(ThreadedStream[LabelledBatch]):
 
 
 def labelled_batches(
-    labelled: LabelledSet, reader: Reader, *, batch_size: int, kept: dict[int, Any] | None = None
+    labelled: LabelledSet, reader: Reader, *, batch_size: int, kept: Kept | None = None
 ) -> Iterator[tuple[list[int], LabelledBatch]]:
     """Every example once, in order, with their numbers: to measure by. Unreadable ones are left out with a warning.
 
     Args:
-        kept: what was read before, by number; filled here.
+        kept: of this set and reader, where they are gone through again and again.
 
     Raises:
         InputError: no example can be read.
     """
-    held = {} if kept is None else kept
+    kept = Kept(labelled, reader, 0) if kept is None else kept
     generator, index = torch.Generator(), 0
     for start in range(0, len(labelled), batch_size):
         numbers, items = [], []
         for number in range(start, min(start + batch_size, len(labelled))):
             try:
-                item = held[number] if number in held else reader.read(labelled[number])
-                items.append(item)
+                items.append(kept.item(number))
                 numbers.append(number)
-                if kept is not None:
-                    kept[number] = item
             except MismatchError:
                 raise
             except (InputError, OSError) as error:

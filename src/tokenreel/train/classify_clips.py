@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenreel.classify.logits import Logits
-from tokenreel.classify.vivit_config import ViViTConfig
+from tokenreel.classify.vivit_config import Fit, ViViTConfig
 from tokenreel.data.augment import VideoAugment, VolumeAugment, mixup
 from tokenreel.data.labelled import LabelledExample
-from tokenreel.errors import InputError
 from tokenreel.media.frames import Selection, uniform_indices
 from tokenreel.media.pixels import center_crop, resize
 
 __all__ = ["ClipInputs", "ClipReader", "ClipView", "fitted"]
 
-Fit = Literal["crop", "stretch"]
 Pixels = npt.NDArray[np.uint8]
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -36,18 +34,11 @@ class ClipView:
     """What is seen of a clip.
 
     Attributes:
-        fit: how frames of another size come to the model's: ``crop`` keeps the aspect and cuts the middle out,
-            ``stretch`` keeps all.
         video, volume: random changes in training, of videos or of volumes; None: none.
     """
 
-    fit: Fit = "crop"
     video: VideoAugment | None = None
     volume: VolumeAugment | None = None
-
-    def __post_init__(self) -> None:
-        if self.fit not in get_args(Fit):
-            raise InputError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,6 +104,7 @@ class ClipReader:
             "num_frames": self.config.num_frames,
             "size": list(self.config.size),
             "in_channels": self.config.in_channels,
+            "fit": self.config.fit,
             "view": asdict(self.view),
         }
 
@@ -122,7 +114,7 @@ class ClipReader:
         Raises:
             InputError: the example cannot be read, or holds tokens.
         """
-        frames = fitted(_frames(example, self.most_frames), self.config.size, self.view.fit)
+        frames = fitted(_frames(example, self.most_frames), self.config.size, self.config.fit)
         video = rearrange(torch.from_numpy(np.array(frames)), "T H W C -> C T H W").contiguous()  # arrays may be mapped
         return _in_channels(video, self.config.in_channels)
 
