@@ -250,3 +250,17 @@ def test_a_part_that_cannot_be_measured_ends_the_run_before_it_begins(tmp_path: 
     ):
         train("tiny-vivit", folder=tmp_path / "run", overrides=changes, data=[str(tmp_path / "set")], device="cpu")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_from_before_an_option_goes_on_where_the_option_has_its_default(tmp_path: Path) -> None:
+    run(tmp_path / "run", "loop.steps=2")
+    told = tmp_path / "run" / "recipe.json"
+    values = json.loads(told.read_text())
+    for absent in ("config", "config_defaults"):
+        values["model"][absent] = values["model"][absent].copy()
+    del values["model"]["config"]["fit"]
+    told.write_text(json.dumps(values))
+    assert run(tmp_path / "run", "loop.steps=3", resume=True)["steps"] == 3
+    told.write_text(json.dumps(values))
+    with pytest.raises(MismatchError, match="this one has 'stretch'"):
+        run(tmp_path / "run", "loop.steps=4", "model.changes.fit=stretch", resume=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from tokenreel.errors import InputError
 from tokenreel.media.pixels import to_frames
-from tokenreel.tokenizers.configs import to_values
 from tokenreel.tokenizers.learned import LearnedTokenizer
 from tokenreel.tokenizers.saved import SavedModel
 from tokenreel.train.adversarial_pair import AdversarialPair
@@ -27,6 +26,7 @@ from tokenreel.train.recipes_base import Recipe
 from tokenreel.train.runtime import Runtime
 
 from .train_parts import Fixed
+from .train_resume import described
 
 __all__ = ["AutoencodeParts"]
 
@@ -70,7 +70,7 @@ class AutoencodeParts:
 
     def about(self) -> Mapping[str, Any]:
         """Family and full configuration."""
-        return {"family": self.tokenizer.name, "config": to_values(self.tokenizer.config)}
+        return {"family": self.tokenizer.name, **described(self.tokenizer.config)}
 
     def start(self) -> None:
         """A tokenizer with a linear path begins as the codec that fits its first batches."""

@@ -22,7 +22,6 @@ from tokenreel.data.labelled import LabelledSet
 from tokenreel.errors import InputError
 from tokenreel.files import whole_file
 from tokenreel.measure.classification_scores import ClassificationScores, head_scores
-from tokenreel.tokenizers.configs import to_values
 from tokenreel.tokenizers.saved import SavedModel
 from tokenreel.train.classify import Classify, class_weights
 from tokenreel.train.classify_batches import Kept, LabelledStream, Reader, labelled_batches
@@ -34,6 +33,7 @@ from tokenreel.train.runtime import Runtime
 from tokenreel.types import Tokens
 
 from .train_parts import Fixed
+from .train_resume import described
 
 __all__ = ["BEST_NAME", "SCORES_NAME", "ClassifyParts", "Examined", "examined"]
 
@@ -162,7 +162,7 @@ class ClassifyParts:
 
     def about(self) -> Mapping[str, Any]:
         """Family and full configuration, with the labels."""
-        return {"family": self.classifier.name, "config": to_values(self.classifier.config)}
+        return {"family": self.classifier.name, **described(self.classifier.config)}
 
     def start(self) -> None:
         """InputError where no example of a part that is measured can be read: better now than hours later."""

@@ -24,7 +24,6 @@ from tokenreel.generate.sample import sample
 from tokenreel.generate.text import TextEncoder
 from tokenreel.generate.text_t5 import T5Text
 from tokenreel.tokenizers import RawTokenizer, Tokenizer
-from tokenreel.tokenizers.configs import to_values
 from tokenreel.tokenizers.hub import is_hub_id
 from tokenreel.tokenizers.saved import CONFIG_NAME, WEIGHTS_NAME, SavedModel
 from tokenreel.train.masked import CriticAlone, Guesser, Masked
@@ -37,6 +36,7 @@ from tokenreel.types import Tokens
 from .encode import as_frames
 from .generate_models import ABOUT_NAME, encoder_of, tokenizer_for
 from .train_parts import Fixed
+from .train_resume import described
 
 __all__ = ["MaskedParts"]
 
@@ -92,9 +92,9 @@ class MaskedParts:
 
     def about(self) -> Mapping[str, Any]:
         """The full configurations; of a critic that learns alone also the fingerprint of the generator it judges."""
-        found: dict[str, Any] = {"config": to_values(self.generator.config)}
+        found = described(self.generator.config)
         if self.critic is not None:
-            found["critic_config"] = to_values(self.critic.config)
+            found |= described(self.critic.config, "critic_config")
         if self.is_alone:
             found["judges"] = self.generator.fingerprint
         return found

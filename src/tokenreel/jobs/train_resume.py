@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tokenreel.errors import InputError, MismatchError, TokenReelWarning
+from tokenreel.tokenizers.configs import chosen_values, to_values
 from tokenreel.train.recipes import OBJECTIVES, Recipe
 
 from .train_parts import Fixed, Parts
 
-__all__ = ["about_run", "check_folder", "check_same"]
+__all__ = ["about_run", "check_folder", "check_same", "described"]
 
 _FIXED = ("name", "objective", "optim.kind", "critic_optim.kind")
 _FIXED_PRESENCE = ("optim.ema_decay",)
@@ -39,6 +40,15 @@ def about_run(plan: Recipe, parts: Parts) -> dict[str, Any]:
     return found
 
 
+def described(config: Any, name: str = "config") -> dict[str, Any]:
+    """A configuration under this name, and which of its fields have their default.
+
+    A run that began before such a field was known has it so, and goes on.
+    """
+    whole = to_values(config)
+    return {name: whole, f"{name}_defaults": sorted(_flat(whole).keys() - _flat(chosen_values(config)).keys())}
+
+
 def check_same(folder: Path, ours: dict[str, Any], fixed: Fixed, *, warn: bool) -> None:
     """MismatchError if the run in the folder cannot become ours; what else differs is named in a warning.
 
@@ -50,7 +60,15 @@ def check_same(folder: Path, ours: dict[str, Any], fixed: Fixed, *, warn: bool) 
         return
     old, new = _flat({"objective": next(iter(OBJECTIVES)), **theirs}), _flat(ours)  # once there was one objective
     names = sorted(name for name in old.keys() | new.keys() if old.get(name, ...) != new.get(name, ...))
+    unsaid = {
+        f"model.{part.removesuffix('_defaults')}.{field}"
+        for part, fields in ours["model"].items()
+        if part.endswith("_defaults")
+        for field in fields
+    }
     for name in names:
+        if name not in old and name in unsaid:
+            continue
         is_fixed = name in (*_FIXED, *fixed.names) or name.startswith(fixed.within)
         needs_both = name in (*_FIXED_PRESENCE, *fixed.presence)
         if is_fixed or (needs_both and None in (old.get(name, ...), new.get(name, ...))):

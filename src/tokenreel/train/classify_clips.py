@@ -104,8 +104,7 @@ class ClipReader:
             "num_frames": self.config.num_frames,
             "size": list(self.config.size),
             "in_channels": self.config.in_channels,
-            "fit": self.config.fit,
-            "view": asdict(self.view),
+            "view": {**asdict(self.view), "fit": self.config.fit},
         }
 
     def read(self, example: LabelledExample) -> Tensor:
