@@ -99,6 +99,22 @@ def test_equal_seeds_are_equal_videos(say: Any) -> None:
     assert not np.array_equal(frames("a.mkv"), frames("c.mkv"))
 
 
+def test_half_the_precision_is_chosen_and_repeats(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text_in_low: list[bool] = []
+    condition = MaskGIT.condition
+
+    def watched(self: MaskGIT, *args: Any, **options: Any) -> Any:
+        text_in_low.append(torch.is_autocast_enabled("cpu"))
+        return condition(self, *args, **options)
+
+    monkeypatch.setattr(MaskGIT, "condition", watched)
+    for name, precision in (("a", "bf16"), ("b", "bf16"), ("c", "fp32")):
+        assert say("a red circle", "-o", f"{name}.mkv", "--precision", precision, "-q") == (0, "", "")
+    assert np.array_equal(frames("a.mkv"), frames("b.mkv"))
+    assert not np.array_equal(frames("a.mkv"), frames("c.mkv"))
+    assert not any(text_in_low)  # states that are kept on disk are those of float32
+
+
 def test_a_sheet_holds_the_videos_of_the_next_seeds(say: Any) -> None:
     code, out, _ = say("x", "-o", "four.mkv", "--grid", "2x2", "--seed", "5", "--seconds", "0.5", "--json")
     values = json.loads(out)

@@ -9,7 +9,7 @@ import torch
 from tokenreel.errors import InputError
 from tokenreel.generate import loss_head
 from tokenreel.generate.loss import accuracies, critic_loss, critic_scores, guesses_of, masked_cross_entropy, picked
-from tokenreel.generate.loss_head import head_cross_entropy
+from tokenreel.generate.loss_head import head_cross_entropy, head_logits
 
 torch.set_num_threads(1)
 
@@ -104,10 +104,12 @@ def plain(tensors: list[torch.Tensor], digits: torch.Tensor, levels: tuple[int, 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("at_once", [1, 17, 1 << 24])
 @pytest.mark.parametrize("scale", [1.0, -0.3])
+@pytest.mark.parametrize("columns", [2, 4096])
 def test_fused_loss_and_gradients_are_those_of_torch(
-    smoothing: float, at_once: int, scale: float, monkeypatch: pytest.MonkeyPatch
+    smoothing: float, at_once: int, scale: float, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_head, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(loss_head, "_COLUMNS", columns)
     tensors, digits, levels = head_case(torch.float64)
     wanted = plain(tensors, digits, levels, smoothing)
     wanted_gradients = torch.autograd.grad(wanted * scale, tensors)
@@ -146,4 +148,24 @@ def test_fused_loss_is_differentiated_once_and_takes_nothing() -> None:
     with pytest.raises(InputError, match=r"digits of shape \(11, 2\)"):
         head_cross_entropy(*tensors, digits[:, :1], levels=levels)
     with torch.no_grad():
-        assert head_cross_entropy(*tensors, digits, levels=levels).loss.item() == pytest.approx(loss.item())
+        free = head_cross_entropy(*tensors, digits, levels=levels).loss
+    assert not free.requires_grad
+    assert free.item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("columns", [3, 4096])
+@pytest.mark.parametrize("is_low", [False, True])
+def test_logits_in_blocks_are_those_of_a_linear_layer(
+    columns: int, is_low: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_head, "_COLUMNS", columns)
+    tensors, _, _ = head_case()
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_low):
+        wanted = torch.nn.functional.linear(*tensors).float()
+        kept = head_logits(*tensors)  # gradients wanted: torch's own
+        with torch.no_grad():
+            found = head_logits(*tensors)
+    assert kept.requires_grad
+    assert torch.equal(kept, wanted)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, rtol=1e-2 if is_low else 1e-6, atol=2e-2 if is_low else 1e-6)

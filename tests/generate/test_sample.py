@@ -376,6 +376,26 @@ def test_autocast_holds(maskgit: MaskGIT) -> None:
     assert int(ids.max()) < 60
 
 
+def test_a_model_is_sampled_in_its_precision(maskgit: MaskGIT, monkeypatch: pytest.MonkeyPatch) -> None:
+    condition, critic = maskgit.condition(["a", "b"]), TokenCritic.untrained(_critic(maskgit))
+    weights = dict(maskgit.named_parameters())
+    seen: list[torch.dtype] = []
+    options: dict[str, Any] = {"condition": condition, "guidance_scale": 2.0, "critic": critic}
+
+    def note(step: SampleStep) -> None:
+        seen.extend(layer.weight.dtype for layer in (maskgit.head, critic.head))
+
+    run(maskgit, "critic", callback=note, **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        around = run(maskgit, "critic", callback=note, **options)
+    monkeypatch.setattr(maskgit, "precision", "bf16")
+    low = run(maskgit, "critic", callback=note, **options)
+    assert seen == [torch.float32] * 12 + [torch.bfloat16] * 24  # cast once, for all steps
+    assert torch.equal(low, around)
+    assert torch.equal(low, run(maskgit, "critic", **options))
+    assert all(parameter is weights[name] for name, parameter in maskgit.named_parameters())
+
+
 def test_class_labels(maskgit: MaskGIT) -> None:
     model = MaskGIT.untrained(replace(CONFIG, text=None, context_dim=None, num_classes=5))
     ids = run(model, condition=label_condition(torch.tensor([1, 4])), guidance_scale=2.0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tokenreel.errors import InputError
-from tokenreel.nn.heads import Attention, AttentionConfig, KeyValues
+from tokenreel.nn.heads import Attention, AttentionConfig, ContextPart, KeyValues
 from tokenreel.nn.rotary import Rotary
 
 torch.set_num_threads(1)
@@ -83,6 +83,33 @@ def test_cross_attention_takes_cached_keys_and_packs() -> None:
     torch.testing.assert_close(packed, out.flatten(0, 1), rtol=1e-5, atol=1e-6)
     valid = torch.tensor([[True, True, False, False, False]] * 2)
     torch.testing.assert_close(attention(x, context=context, valid_mask=valid), attention(x, context=context[:, :2]))
+
+
+@pytest.mark.parametrize("gate", ["none", "head"])
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_an_only_key_needs_no_query_where_no_gradient_is_wanted(gate: str, qk_norm: bool) -> None:
+    attention = layer(gate=gate, qk_norm=qk_norm, num_kv_heads=2, context_dim=10)
+    x, context = torch.randn(2, 7, 24), torch.randn(2, 1, 10)
+    wanted = attention(x, context=context)
+    assert torch.autograd.grad(wanted.sum(), attention.project.weight)[0].shape == attention.project.weight.shape
+    calls: list[int] = []
+    attention.project.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        found = attention(x, context=context)
+    assert len(calls) == (gate != "none")
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_shares_of_the_rows_attend_contexts_of_their_own() -> None:
+    attention = layer(context_dim=10)
+    x, told, mask = torch.randn(6, 7, 24), torch.randn(3, 5, 10), torch.arange(5) < torch.tensor([[5], [2], [4]])
+    parts = (ContextPart(attention.keys_of(told), mask), ContextPart(attention.keys_of(torch.randn(3, 1, 10))))
+    found = attention(x, context=parts)
+    assert torch.equal(found[:3], attention(x[:3], context=told, valid_mask=mask))
+    assert torch.equal(found[3:], attention(x[3:], context=parts[1].keys))
+    with pytest.raises(InputError, match="2 parts of a context"):
+        attention(x[:5], context=parts)
 
 
 def test_bad_configs_and_calls_name_both_numbers() -> None:

@@ -1,20 +1,26 @@
-"""The output layer and its cross-entropy as one operation, so that logits of a large vocabulary never lie around.
+"""The output layer, alone and with its cross-entropy as one operation, so that logits never lie around.
 
-Letters: N tokens that count, D dim, F factors of an id, V levels of one factor, n tokens of a pass.
+On a CPU the vocabulary is walked in blocks of columns: what is made of a block is used while the cache holds it, and
+a product as wide as 65,536 ids runs a third slower than narrow ones.
+
+Letters: N tokens that count, D dim, F factors of an id, V levels of one factor, n tokens of a pass, b ids of a block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tokenreel.errors import InputError
 
-__all__ = ["HeadLoss", "head_cross_entropy"]
+__all__ = ["HeadLoss", "head_cross_entropy", "head_logits"]
 
 _LOGITS_AT_ONCE = 1 << 24  # 64 MiB in float32
+_COLUMNS = 4096
 
 
 class HeadLoss(NamedTuple):
@@ -58,8 +64,20 @@ def head_cross_entropy(
         )
     if not digits_NF.shape[0]:
         return HeadLoss((features_ND.sum() + weight_VD.sum() + bias_V.sum()) * 0, digits_NF)
-    loss, guesses_NF = _HeadLoss.apply(features_ND, weight_VD, bias_V, digits_NF, levels, label_smoothing)  # type: ignore[no-untyped-call]
+    given = (features_ND, weight_VD, bias_V)
+    needs_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    loss, guesses_NF = _HeadLoss.apply(*given, digits_NF, levels, label_smoothing, needs_gradients)  # type: ignore[no-untyped-call]
     return HeadLoss(loss, guesses_NF)
+
+
+def head_logits(features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor) -> Tensor:
+    """(N, D) -> (N, V) ``features W^T + b`` in float32 or wider, products in the autocast dtype."""
+    dtype, device = _product_dtype(features_ND), features_ND.device
+    wide = torch.promote_types(dtype, torch.float32)
+    if device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.linear(features_ND, weight_VD, bias_V).to(wide)
+    with torch.autocast(device.type, enabled=False):
+        return _logits(features_ND.to(dtype), weight_VD.to(dtype), bias_V.to(wide))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -74,11 +92,11 @@ class _HeadLoss(torch.autograd.Function):
         digits_NF: Tensor,
         levels: tuple[int, ...],
         label_smoothing: float,
+        needs_gradients: bool,
     ) -> tuple[Tensor, Tensor]:
-        device = features_ND.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features_ND.dtype
-        with torch.autocast(device, enabled=False):
-            work = _Work(features_ND.to(dtype), weight_VD.to(dtype), bias_V, any(ctx.needs_input_grad[:3]))
+        dtype = _product_dtype(features_ND)
+        with torch.autocast(features_ND.device.type, enabled=False):
+            work = _Work(features_ND.to(dtype), weight_VD.to(dtype), bias_V, needs_gradients)
             first, guesses = 0, []
             for factor, level in enumerate(levels):
                 guesses.append(work.add(digits_NF[:, factor], first, level, label_smoothing))
@@ -97,7 +115,7 @@ class _HeadLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1:
             gradients = [gradient.mul_(grad_loss) for gradient in gradients]
-        return (*(gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes)), None, None, None)
+        return (*(gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes)), None, None, None, None)
 
 
 class _Work:
@@ -108,8 +126,9 @@ class _Work:
         self.x_ND, self.weight_VD, self.bias_V = x_ND, weight_VD, bias_V.to(wide)
         self.loss = torch.zeros((), dtype=wide, device=x_ND.device)
         self.gradients: list[Tensor] | None = None
-        if wants_gradients:
-            self.gradients = [torch.zeros_like(part, dtype=wide) for part in (x_ND, weight_VD, bias_V)]
+        if wants_gradients:  # those of weights and bias are written whole by the first rows, and added to by others
+            self.gradients = [torch.empty_like(part, dtype=wide) for part in (x_ND, weight_VD, bias_V)]
+            self.gradients[0].zero_()
 
     def add(self, digits_N: Tensor, first: int, level: int, smoothing: float) -> Tensor:
         """One factor, whose table begins at row ``first`` -> its likeliest digits (N,)."""
@@ -117,7 +136,7 @@ class _Work:
         table = slice(first, first + level)
         for start in range(0, num, rows):
             part = slice(start, min(start + rows, num))
-            logits_nV = (self.x_ND[part] @ self.weight_VD[table].T).to(self.loss.dtype).add_(self.bias_V[table])
+            logits_nV = _logits(self.x_ND[part], self.weight_VD[table], self.bias_V[table])
             highest_n, guesses_n = logits_nV.max(-1)
             guesses.append(guesses_n)
             wanted_n = logits_nV.gather(-1, digits_N[part, None])[:, 0]
@@ -127,22 +146,49 @@ class _Work:
             told_n = (total_n.log() + highest_n) - wanted_n.lerp(mean_n, smoothing)
             self.loss += told_n.sum() / num
             if self.gradients is not None:
-                self._push(p_nV.div_(total_n[:, None]), digits_N[part], part, table, smoothing)
+                self._push(p_nV.div_(total_n[:, None] * num), digits_N[part], part, first, smoothing)
         return torch.cat(guesses)
 
-    def _push(self, p_nV: Tensor, digits_n: Tensor, part: slice, table: slice, smoothing: float) -> None:
-        """Gradients of a few rows, from their probabilities, which are overwritten."""
+    def _push(self, p_nV: Tensor, digits_n: Tensor, part: slice, first: int, smoothing: float) -> None:
+        """Gradients of a few rows, from their probabilities over N, which are overwritten."""
         assert self.gradients is not None
-        if smoothing:
-            p_nV.sub_(smoothing / p_nV.shape[1])
-        p_nV.scatter_add_(1, digits_n[:, None], p_nV.new_full((len(digits_n), 1), smoothing - 1))
-        slope_nV = p_nV.div_(self.x_ND.shape[0])
         of_x, of_weight, of_bias = self.gradients
-        of_bias[table] += slope_nV.sum(0)
-        slope_nV = slope_nV.to(self.x_ND.dtype)
-        if slope_nV.dtype == of_x.dtype:
-            of_x[part].addmm_(slope_nV, self.weight_VD[table])
-            of_weight[table].addmm_(slope_nV.T, self.x_ND[part])
-        else:
-            of_x[part] += slope_nV @ self.weight_VD[table]
-            of_weight[table] += slope_nV.T @ self.x_ND[part]
+        num, level = self.x_ND.shape[0], p_nV.shape[1]
+        if smoothing:
+            p_nV.sub_(smoothing / (level * num))
+        p_nV.scatter_add_(1, digits_n[:, None], p_nV.new_full((len(digits_n), 1), (smoothing - 1) / num))
+        for block in _blocks(level, p_nV.device):
+            table = slice(first + block.start, first + block.stop)
+            bias_b, slope_nb = p_nV[:, block].sum(0), p_nV[:, block].to(self.x_ND.dtype)
+            if part.start == 0:
+                of_bias[table] = bias_b
+                _product(slope_nb.T, self.x_ND[part], out=of_weight[table])
+            else:
+                of_bias[table] += bias_b
+                of_weight[table] += slope_nb.T @ self.x_ND[part]
+            of_x[part] += slope_nb @ self.weight_VD[table]
+
+
+def _logits(x_nD: Tensor, weight_VD: Tensor, bias_V: Tensor) -> Tensor:
+    """``x W^T + b`` (n, V) in the dtype of the bias, block by block."""
+    logits_nV = bias_V.new_empty(len(x_nD), len(weight_VD))
+    for block in _blocks(len(weight_VD), x_nD.device):
+        _product(x_nD, weight_VD[block].T, out=logits_nV[:, block]).add_(bias_V[block])
+    return logits_nV
+
+
+def _product(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
+    """``a @ b`` into ``out``, which may be wider."""
+    return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(a @ b)
+
+
+def _blocks(size: int, device: torch.device) -> Iterator[slice]:
+    """A range in pieces that fit a CPU's cache; elsewhere in one."""
+    step = _COLUMNS if device.type == "cpu" else size
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _product_dtype(features_ND: Tensor) -> torch.dtype:
+    """What matrix products run in: the autocast dtype, or that of the features."""
+    device = features_ND.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features_ND.dtype

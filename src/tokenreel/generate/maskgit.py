@@ -17,7 +17,7 @@ from tokenreel.tokenizers.saved import SavedModel
 from tokenreel.types import Grid
 
 from .condition import Condition, label_condition
-from .loss_head import HeadLoss, head_cross_entropy
+from .loss_head import HeadLoss, head_cross_entropy, head_logits
 from .maskgit_config import SIZES, MaskGITConfig
 from .maskgit_network import Prepared, TokenNetwork, draw_null
 from .text import ByteText, TextEncoder
@@ -179,7 +179,7 @@ class MaskGIT(SavedModel):
 
     def logits(self, features_ND: Tensor) -> tuple[Tensor, ...]:
         """(N, D) features of the positions that are wanted -> one float32 (N, V) a factor."""
-        logits_NV: Tensor = self.head(features_ND).float()
+        logits_NV = head_logits(features_ND, self.head.weight, self.head.bias).float()
         found: tuple[Tensor, ...] = torch.split(logits_NV, list(self.vocab.levels), dim=-1)
         return found
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tokenreel.errors import InputError
 from tokenreel.nn.blocks import Transformer
-from tokenreel.nn.heads import KeyValues
+from tokenreel.nn.heads import Context, ContextPart
 from tokenreel.nn.initial import drawn
 from tokenreel.nn.positions import ContinuousBias
 from tokenreel.nn.rotary import Rotary, grid_positions
@@ -35,14 +35,15 @@ class Prepared(NamedTuple):
     Attributes:
         num: B, videos that are made.
         guided: whether there are 2 B rows: the conditional ones, then those that are told nothing.
-        keys: each block's keys and values of the text; None for a model that reads no text.
-        context_mask: (N, S) bool, True = may be attended; None where all of it may.
+        keys: each block's keys and values of the text; None for a model that reads no text. Where guided, one part of
+            the rows attends the text, the other the learned vector alone.
+        context_mask: (N, S) bool, True = may be attended; None where all of it may, or where the parts tell.
         label_N1D: (N, 1, D), added to every token; None for a model without labels.
     """
 
     num: int
     guided: bool
-    keys: tuple[KeyValues, ...] | None
+    keys: tuple[Context, ...] | None
     context_mask: Tensor | None
     label_N1D: Tensor | None
 
@@ -84,19 +85,29 @@ class TokenNetwork(nn.Module):
         drawn(self.place.weight, std=_START * (stack.head_dim / 2) ** -0.5)
 
     def prepare(self, condition: Condition | None, *, num: int, is_null_N: Tensor, guided: bool = False) -> Prepared:
-        """A condition of 1 or ``num`` rows, and which of the N rows are told nothing -> ``Prepared``."""
+        """A condition of 1 or ``num`` rows, and which of the N rows are told nothing -> ``Prepared``.
+
+        With ``guided`` the first ``num`` rows are told it, and as many after them nothing.
+        """
         self._check(condition)
         repeats = len(is_null_N) // num
         if condition is not None:
             condition = condition.to(self.embed.weight.device).rows(num)
+        labels_N1D = self._labels(condition, is_null_N, repeats)
+        if guided and self.config.context_dim is not None:
+            return Prepared(num, True, self._guided_keys(condition, num), None, labels_N1D)
         context_NSD, mask_NS = self._context(condition, is_null_N, repeats)
-        return Prepared(
-            num,
-            guided,
-            None if context_NSD is None else self.stack.keys_of(context_NSD),
-            None if mask_NS is None or (mask_NS.device.type == "cpu" and bool(mask_NS.all())) else mask_NS,
-            self._labels(condition, is_null_N, repeats),
-        )
+        keys = None if context_NSD is None else self.stack.keys_of(context_NSD)
+        return Prepared(num, guided, keys, _needed(mask_NS), labels_N1D)
+
+    def _guided_keys(self, condition: Condition | None, num: int) -> tuple[Context, ...]:
+        """Text for the first rows, the learned vector once for the others: they need no queries."""
+        null_N1D = self.null_D.expand(num, 1, -1)
+        told_NSD, mask_NS = null_N1D, None
+        if condition is not None and condition.context_BSD.shape[1]:
+            told_NSD, mask_NS = condition.context_BSD.to(self.null_D.dtype), _needed(condition.valid_mask_BS)
+        both = zip(self.stack.keys_of(told_NSD), self.stack.keys_of(null_N1D))
+        return tuple((ContextPart(told, mask_NS), ContextPart(null)) for told, null in both)
 
     def forward(
         self,
@@ -187,6 +198,11 @@ class TokenNetwork(nn.Module):
                 f"got {tuple(ids_BL.shape)}"
             )
         self.config.vocabulary.check_ids(ids_BL)
+
+
+def _needed(mask_NS: Tensor | None) -> Tensor | None:
+    """A mask, or None where it hides nothing, as far as that is known without waiting for a device."""
+    return None if mask_NS is None or (mask_NS.device.type == "cpu" and bool(mask_NS.all())) else mask_NS
 
 
 def _bands(total: int, extents: tuple[int, int, int]) -> tuple[int, ...]:

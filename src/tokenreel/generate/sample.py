@@ -8,13 +8,14 @@ Letters: B rows, L tokens (t * h * w), D dim, N open positions of all rows, F fa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tokenreel.errors import InputError
+from tokenreel.nn.lowered import lowered
 from tokenreel.types import Grid
 
 from .sample_draw import Drawn, check_draw, draw, gumbel
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MaskedModel", "SampleStep", "sample", "scorer_of"]
 
-_MOST_LOGITS = 1 << 26  # held at once: 256 MiB in float32
+_MOST_LOGITS = 3 << 21  # held at once: 24 MiB in float32, which the C library keeps for the next ones
 
 
 class MaskedModel(Protocol):
@@ -91,8 +92,8 @@ def sample(
     depends on which rows stand beside it.
 
     Args:
-        model: a ``MaskGIT``, or whatever else is a ``MaskedModel``. It runs in eval mode; autocast around the
-            call holds.
+        model: a ``MaskGIT``, or whatever else is a ``MaskedModel``. It runs in eval mode and in its ``precision``,
+            the critic too; where that is ``fp32``, autocast around the call holds.
         grid: L = t * h * w.
         condition: of B prompts or labels, or None for an unconditional model.
         order: what is decided first, by name or as an ``Order``.
@@ -129,7 +130,7 @@ def sample(
     ids_BL, is_free_BL = _start(model, grid, condition, known_ids, is_masked, num, valid_mask, device)
     if valid_mask is not None:
         valid_mask = valid_mask.to(device)
-    with _evaluating(model, critic):
+    with _running(device, model, critic):
         walk = _Walk(model, grid, condition, order, critic, generator, valid_mask, is_free_BL)
         counts = [masked_counts(steps, number, schedule) for number in is_free_BL.sum(1).tolist()]
         is_open_BL = is_free_BL
@@ -322,15 +323,20 @@ def _device_of(model: MaskedModel, generator: torch.Generator) -> torch.device:
 
 
 @contextmanager
-def _evaluating(*models: object) -> Iterator[None]:
-    """Eval mode for the modules among these; each mode is put back after."""
-    training = [
-        module for model in models if isinstance(model, nn.Module) for module in model.modules() if module.training
-    ]
+def _running(device: torch.device, model: object, critic: object) -> Iterator[None]:
+    """Eval mode for what is a module, each mode put back after; the model's precision, weights cast once."""
+    roots = [root for root in (model, critic) if isinstance(root, nn.Module)]
+    training = [module for root in roots for module in root.modules() if module.training]
+    is_low = getattr(model, "precision", "fp32") == "bf16"
     for module in training:
         module.training = False
     try:
-        yield
+        with ExitStack() as stack:
+            if is_low:
+                stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+            if torch.is_autocast_enabled(device.type):
+                stack.enter_context(lowered(roots, torch.get_autocast_dtype(device.type)))
+            yield
     finally:
         for module in training:
             module.training = True

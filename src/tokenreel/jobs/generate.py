@@ -131,8 +131,7 @@ def generate_video(
         )
         for number in range(sheet[0] * sheet[1])
     ]
-    bf16 = torch.autocast(models.generator.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with bf16, open_writer(output, fps=board.fps, quality=quality) as writer:
+    with open_writer(output, fps=board.fps, quality=quality) as writer:
         _write(writer, videos, sheet)
     return Generated(
         path=writer.path,

@@ -18,6 +18,7 @@ from tokenreel.generate.text_t5 import T5Text
 from tokenreel.generate.vocabulary import Vocabulary
 from tokenreel.tokenizers import RawTokenizer, Tokenizer, load
 from tokenreel.tokenizers.hub import is_hub_id
+from tokenreel.tokenizers.saved import Precision
 from tokenreel.types import Grid
 
 __all__ = ["ABOUT_NAME", "Prompted", "TrainedOn", "encoder_of", "tokenizer_for", "trained_on"]
@@ -153,6 +154,11 @@ class Prompted(nn.Module):
     def vocab(self) -> Vocabulary:
         """Of its ids."""
         return self.model.vocab
+
+    @property
+    def precision(self) -> Precision:
+        """As ``MaskGIT.precision``."""
+        return self.model.precision
 
     @property
     def critic_head(self) -> nn.Linear | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokenreel.errors import InputError
 
 from .attention import Bounds
-from .heads import Attention, AttentionConfig, Gate, KeyValues
+from .heads import Attention, AttentionConfig, Context, Gate, KeyValues
 from .initial import initialise
 from .mlp import Mlp, MlpKind
 from .rotary import Rotation
@@ -150,7 +150,7 @@ class Block(nn.Module):
         valid_mask: Tensor | None = None,
         bias: Tensor | None = None,
         cu_seqlens: Bounds | None = None,
-        context: Tensor | KeyValues | None = None,
+        context: Context | None = None,
         context_mask: Tensor | None = None,
         cu_seqlens_k: Bounds | None = None,
         keep: Sequence[Tensor] | None = None,
@@ -169,7 +169,7 @@ class Block(nn.Module):
         past: KeyValues | None,
         *,
         rotary: Rotation | None = None,
-        context: Tensor | KeyValues | None = None,
+        context: Context | None = None,
     ) -> tuple[Tensor, KeyValues]:
         """The next tokens of a causal stream and what was kept -> their output, and what to keep."""
         attended_BLD, kept = self.attention.step(self.attention_branch.before(x_BLD), past, rotary=rotary)
@@ -180,7 +180,7 @@ class Block(nn.Module):
     def _attend_context(
         self,
         x_BLD: Tensor,
-        context: Tensor | KeyValues | None,
+        context: Context | None,
         context_mask: Tensor | None,
         cu_seqlens: Bounds | None,
         cu_seqlens_k: Bounds | None,
@@ -227,7 +227,7 @@ class Transformer(nn.Module):
         valid_mask: Tensor | None = None,
         bias: Tensor | None = None,
         cu_seqlens: Bounds | None = None,
-        context: Tensor | Sequence[KeyValues] | None = None,
+        context: Tensor | Sequence[Context] | None = None,
         context_mask: Tensor | None = None,
         cu_seqlens_k: Bounds | None = None,
         generator: torch.Generator | None = None,
@@ -240,7 +240,7 @@ class Transformer(nn.Module):
             valid_mask: (B, L) bool, True = may be attended.
             bias: added to the scores of self-attention, broadcast to (B, A, L, L).
             cu_seqlens: bounds of packed sequences.
-            context: (B, S, context_dim), or ``keys_of(context)``.
+            context: (B, S, context_dim), or for each block ``keys_of(context)``, or parts of it for shares of the rows.
             context_mask: (B, S) bool, True = may be attended.
             cu_seqlens_k: bounds of a packed context.
             generator: draws which branches are dropped in training; None takes torch's own.

@@ -18,7 +18,7 @@ from tokenreel.errors import InputError
 from .attention import Bounds, attend
 from .rotary import Rotation, rotate, wide_dtype
 
-__all__ = ["Attention", "AttentionConfig", "Gate", "KeyValues"]
+__all__ = ["Attention", "AttentionConfig", "Context", "ContextPart", "Gate", "KeyValues"]
 
 Gate = Literal["none", "head", "channel"]
 
@@ -95,6 +95,17 @@ class KeyValues(NamedTuple):
         return KeyValues(self.k_BSGd[:, start:].clone(), self.v_BSGd[:, start:].clone())
 
 
+class ContextPart(NamedTuple):
+    """What an equal share of the rows attends in cross attention: keys and values, and (B, S) bool, True = may be."""
+
+    keys: KeyValues
+    valid_mask: Tensor | None = None
+
+
+Context = Tensor | KeyValues | tuple[ContextPart, ...]
+"""Of cross attention: (B, S, context_dim), what ``keys_of`` made of it, or parts for consecutive shares of the rows."""
+
+
 class Attention(nn.Module):
     """Multi-head attention: (B, L, D) -> (B, L, D), or packed (N, D) -> (N, D).
 
@@ -121,7 +132,7 @@ class Attention(nn.Module):
         self,
         x_BLD: Tensor,
         *,
-        context: Tensor | KeyValues | None = None,
+        context: Context | None = None,
         rotary: Rotation | None = None,
         valid_mask: Tensor | None = None,
         bias: Tensor | None = None,
@@ -132,7 +143,8 @@ class Attention(nn.Module):
 
         Args:
             x_BLD: (B, L, D), or (N, D) with ``cu_seqlens``.
-            context: cross attention only: (B, S, context_dim), or what ``keys_of`` made of it.
+            context: cross attention only: (B, S, context_dim), or what ``keys_of`` made of it, or a part of that for
+                each of several equal shares of the rows, with masks of their own.
             rotary: rotation of queries and keys of self-attention, of the L (or N) tokens' positions.
             valid_mask: (B, S) bool, True = may be attended.
             bias: added to the scores, broadcast to (B, A, L, S).
@@ -146,8 +158,12 @@ class Attention(nn.Module):
         else:
             if rotary is not None:
                 raise InputError("cross attention takes no rotary; queries and context share no positions")
+            if not isinstance(context, Tensor | KeyValues):
+                return self._in_parts(x_BLD, context)
+            past = self.keys_of(context) if isinstance(context, Tensor) else context
+            if valid_mask is None and cu_seqlens is None and self._is_settled(past):
+                return self._settled(past).expand(-1, x_BLD.shape[1], -1)
             q, gate = self._split_queries(x_BLD)
-            past = context if isinstance(context, KeyValues) else self.keys_of(context)
         values = attend(
             q,
             *past,
@@ -181,6 +197,26 @@ class Attention(nn.Module):
         heads_BSGd = self.project_context(context_BSD).unflatten(-1, (2 * self.config.kv_heads, self.config.head_dim))
         k, v = heads_BSGd.chunk(2, dim=-2)
         return KeyValues(self._normed(k, self.k_scale_d).to(v.dtype) if self.config.qk_norm else k, v)
+
+    def _in_parts(self, x_BLD: Tensor, parts: tuple[ContextPart, ...]) -> Tensor:
+        """Each of several equal shares of the rows with a context of its own."""
+        if x_BLD.ndim != 3 or len(x_BLD) % max(len(parts), 1):
+            raise InputError(f"{len(parts)} parts of a context need (B, L, D), B so many times over: {x_BLD.shape}")
+        shares = x_BLD.chunk(len(parts))
+        return torch.cat([self(x, context=keys, valid_mask=mask) for x, (keys, mask) in zip(shares, parts)])
+
+    def _is_settled(self, past: KeyValues) -> bool:
+        """Whether the answer is known without a query: the weight of an only key is 1.
+
+        Not in training, where the unused query weights would be weights without a gradient.
+        """
+        return past.num_tokens == 1 and self.config.gate == "none" and not torch.is_grad_enabled()
+
+    def _settled(self, past: KeyValues) -> Tensor:
+        """(B, 1, D): what every query of a row gets from its only key."""
+        shared = self.config.num_heads // self.config.kv_heads
+        out: Tensor = self.out(past.v_BSGd.repeat_interleave(shared, dim=2).flatten(-2))
+        return out
 
     def _split_queries(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Cross attention: queries (B, L, A, d) and gate (B, L, c)."""
