@@ -20,7 +20,7 @@ from tokenreel.train.checkpoint import latest
 from tokenreel.train.loop import LoopConfig, Trainer
 from tokenreel.train.objective import Step
 from tokenreel.train.optim import Average, OptimConfig, factor_at, make_optimizers
-from tokenreel.train.runtime import Runtime
+from tokenreel.train.runtime import Runtime, has_bf16
 
 torch.set_num_threads(1)
 
@@ -336,3 +336,31 @@ def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, parallel: st
         torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
     again = subprocess.run([*two, "resume"], env=env, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_units", "is_half"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("bf16", False, True),
+        ("fp32", True, False),
+    ],
+)
+def test_auto_is_half_precision_where_the_device_has_units_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, has_units: bool, is_half: bool
+) -> None:
+    monkeypatch.setattr("tokenreel.train.loop.has_bf16", lambda device: has_units)
+    made, seen = trainer(tmp_path, steps=1, precision=precision), []
+    made.bare.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    made.run()
+    assert seen == [is_half]
+
+
+def test_a_processor_says_whether_it_has_units_for_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for units in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda units=units: units)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert has_bf16(torch.device("cpu")) is units
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert has_bf16(torch.device("cpu")) is False

@@ -30,7 +30,7 @@ from tokenreel.errors import InputError, TrainingError
 from .checkpoint import latest, load_checkpoint, save_checkpoint
 from .objective import Objective, Step
 from .optim import Average, OptimConfig, factor_at, make_optimizers, set_rate
-from .runtime import Runtime, generator_of
+from .runtime import Runtime, generator_of, has_bf16
 
 __all__ = ["Batches", "LoopConfig", "Trainer", "Tried", "wrapped"]
 
@@ -58,7 +58,8 @@ class LoopConfig:
         steps: of the optimizer.
         seed: of weights, data order, views and noise.
         accumulate: batches a step.
-        precision: ``bf16`` runs the model under autocast; losses, norms and quantizers stay in float32.
+        precision: ``bf16`` runs the model under autocast; losses, norms and quantizers stay in float32. ``auto`` is
+            bf16 where the device has units for it, and fp32 elsewhere, where bf16 takes many times as long.
         checkpoint_every: steps between checkpoints.
         keep: checkpoints that stay.
         log_every: steps between lines of the log.
@@ -72,7 +73,7 @@ class LoopConfig:
     steps: int
     seed: int = 0
     accumulate: int = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     checkpoint_every: int = 500
     keep: int = 3
     log_every: int = 10
@@ -88,7 +89,7 @@ class LoopConfig:
                 raise InputError(f"LoopConfig.{name} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0 or self.look_every < 0:
             raise InputError(f"LoopConfig.seed and look_every must be at least 0, got {self.seed}, {self.look_every}")
-        for name, choices in (("precision", ("fp32", "bf16")), ("parallel", ("ddp", "fsdp"))):
+        for name, choices in (("precision", ("fp32", "bf16", "auto")), ("parallel", ("ddp", "fsdp"))):
             if getattr(self, name) not in choices:
                 raise InputError(f"LoopConfig.{name} must be one of {choices}, got {getattr(self, name)!r}")
 
@@ -140,6 +141,7 @@ class Trainer:
 
     Attributes:
         step: steps done.
+        is_half: whether the model runs in bfloat16.
         bad_steps: steps that were skipped, in all.
     """
 
@@ -173,6 +175,7 @@ class Trainer:
             self.critic_optimizers = make_optimizers(objective.critic, self.critic_optim)
         self.frozen = frozen
         self.on_log, self.on_look = on_log, on_look
+        self.is_half = config.precision == "bf16" or (config.precision == "auto" and has_bf16(runtime.device))
         self.step = self.bad_steps = 0
         self._recent: deque[bool] = deque(maxlen=_RECENT)
         self._stop = False
@@ -263,7 +266,7 @@ class Trainer:
             with rates.waiting():
                 batch = next(source)
             with self._sharing(self.model, turn):
-                with torch.autocast(runtime.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                with torch.autocast(runtime.device.type, torch.bfloat16, enabled=self.is_half):
                     step = self.objective(self.called, batch, step=self.step, generator=generator)
                 (step.loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
             done.append(step)

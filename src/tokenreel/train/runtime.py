@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tokenreel.errors import InputError
 
-__all__ = ["Runtime", "generator_of", "started"]
+__all__ = ["Runtime", "generator_of", "has_bf16", "started"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,18 @@ def _device(device: str, local_rank: int | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device {device!r} is not there ({reason}); say auto, cpu, cuda or cuda:1") from error
     return chosen
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device has units for products of bfloat16.
+
+    Of CPUs those with AVX512-bf16 or AMX; torch offers bfloat16 on all, many times slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Private, and the only word of torch on it; where it is missing the answer is no.
+    asked = (getattr(torch.cpu, name, bool) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cpu" and any(bool(one()) for one in asked)
 
 
 def generator_of(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
