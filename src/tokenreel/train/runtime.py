@@ -114,7 +114,7 @@ def has_bf16(device: torch.device) -> bool:
     Of CPUs those with AVX512-bf16 or AMX; torch offers bfloat16 on all, many times slower than float32.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Private, and the only word of torch on it; where it is missing the answer is no.
     asked = (getattr(torch.cpu, name, bool) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return device.type == "cpu" and any(bool(one()) for one in asked)
