@@ -37,7 +37,15 @@ class Toy(nn.Module):
         shift = torch.zeros(num) if condition is None else condition.context_BSD.mean((1, 2)).expand(num)
         return Told(num, guided, torch.cat([shift, torch.zeros(num)]) if guided else shift)
 
-    def features(self, ids_BL: Tensor, *, grid: Grid, prepared: Told, valid_mask: Tensor | None = None) -> Tensor:
+    def features(
+        self,
+        ids_BL: Tensor,
+        *,
+        grid: Grid,
+        prepared: Told,
+        valid_mask: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         assert not self.training
         assert ids_BL.shape == (prepared.num, grid.num_cells)
         x = self.embed[ids_BL]
@@ -68,7 +76,15 @@ class Knower(Toy):
         self.truth_L = truth_L
         self.strength_L = torch.linspace(40, 20, len(truth_L)) if strength_L is None else strength_L
 
-    def features(self, ids_BL: Tensor, *, grid: Grid, prepared: Told, valid_mask: Tensor | None = None) -> Tensor:
+    def features(
+        self,
+        ids_BL: Tensor,
+        *,
+        grid: Grid,
+        prepared: Told,
+        valid_mask: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         digits_LF = self.vocab.split(self.truth_L)
         one_hot = [torch.eye(level)[digits_LF[:, dim]] for dim, level in enumerate(self.vocab.levels)]
         features_LD = torch.cat(one_hot, dim=-1) * self.strength_L[:, None]

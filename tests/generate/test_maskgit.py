@@ -104,6 +104,40 @@ def test_guided_rows_are_the_conditional_ones_then_those_told_nothing(model: Mas
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_is_not_wanted_is_left_out_and_changes_nothing(kind: str, guided: bool, depth: int) -> None:
+    model = MaskGIT.untrained(replace(CONFIGS[kind], stack=replace(STACK, depth=depth)))
+    ids, condition = some_ids(), told(model)
+    if guided and condition is None:
+        return
+    wanted = torch.arange(24) % 3 == torch.tensor([[0], [1]])
+    wanted[1, 2:] = False
+    valid = torch.arange(24) < torch.tensor([[24], [20]])
+    prepared = model.prepare(condition, num=2, guided=guided)
+    for mask in (None, valid):
+        whole = model.features(ids, grid=GRID, prepared=prepared, valid_mask=mask)
+        part = model.features(ids, grid=GRID, prepared=prepared, valid_mask=mask, wanted=wanted)
+        both = wanted.repeat(1 + guided, 1)
+        torch.testing.assert_close(part[both], whole[both], rtol=1e-5, atol=1e-5)
+    rows: list[int] = []
+    model.network.stack.blocks[-1].mlp.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
+    model.features(ids, grid=GRID, prepared=prepared, wanted=wanted)
+    assert rows == [8]
+
+
+@torch.no_grad()
+def test_rows_are_equal_up_to_the_first_look_at_the_text() -> None:
+    model = model_of("text")
+    rows: list[int] = []
+    for block in model.network.stack._blocks():
+        block.attention.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
+    model.features(some_ids(), grid=GRID, prepared=model.prepare(told(model), num=2, guided=True))
+    assert rows == [2, 4]
+
+
+@torch.no_grad()
 def test_one_prompt_serves_many_videos(model: MaskGIT) -> None:
     ids = some_ids(3)
     one = told(model, 1)

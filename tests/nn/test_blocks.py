@@ -228,6 +228,20 @@ def test_inductor_agrees(options: dict) -> None:
     torch.testing.assert_close(out, model(x, rotary=angles((1, 2, 3))), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+def test_tokens_are_left_out_and_rows_repeated_between(options: dict) -> None:
+    model, x, rotary = stack(**options), torch.randn(2, 6, 32), angles((1, 2, 3))
+    context = context_of(model, 4)
+    valid = torch.arange(6) < torch.tensor([[6], [4]])
+
+    def between(block: int, x_BLD: Tensor) -> Tensor:
+        return x_BLD.repeat(2, 1, 1) if block == 0 else x_BLD[:, 1:3]
+
+    wanted = model(x.repeat(2, 1, 1), rotary=rotary, context=context, valid_mask=valid.repeat(2, 1))[:, 1:3]
+    found = model(x, rotary=rotary, context=context, valid_mask=valid.repeat(2, 1), between=between)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_bad_configs_say_what_came() -> None:
     for wrong, message in (
         ({"depth": 0}, "depth must be at least 1, got 0"),

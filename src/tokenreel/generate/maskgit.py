@@ -169,12 +169,21 @@ class MaskGIT(SavedModel):
         is_null_N = torch.arange(2 * num if guided else num, device=self.device) >= num
         return self.network.prepare(condition, num=num, is_null_N=is_null_N, guided=guided)
 
-    def features(self, ids_BL: Tensor, *, grid: Grid, prepared: Prepared, valid_mask: Tensor | None = None) -> Tensor:
+    def features(
+        self,
+        ids_BL: Tensor,
+        *,
+        grid: Grid,
+        prepared: Prepared,
+        valid_mask: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """(B, L) ids, open ones as the mask id -> (N, L, D), N = 2 B when ``prepared`` is guided.
 
-        The output layer is linear, so branches may be combined here: it then runs once and not twice.
+        The output layer is linear, so branches may be combined here: it then runs once and not twice. Where ``wanted``,
+        bool (B, L), is given, the other positions are 0, and the last block is spared them.
         """
-        features_NLD: Tensor = self.network(ids_BL, grid=grid, prepared=prepared, valid_mask=valid_mask)
+        features_NLD: Tensor = self.network(ids_BL, grid=grid, prepared=prepared, valid_mask=valid_mask, wanted=wanted)
         return features_NLD
 
     def logits(self, features_ND: Tensor) -> tuple[Tensor, ...]:

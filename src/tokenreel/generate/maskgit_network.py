@@ -6,6 +6,7 @@ f rotary bands.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -117,17 +118,20 @@ class TokenNetwork(nn.Module):
         prepared: Prepared,
         valid_mask: Tensor | None = None,
         generator: torch.Generator | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """(B, L) ids in [0, K] -> (N, L, D)."""
+        """(B, L) ids in [0, K] -> (N, L, D); 0 where ``wanted``, bool (B, L), is given and False."""
         self._check_ids(ids_BL, grid, prepared.num)
         rotation = self.rotary(grid_positions(grid.t, grid.h, grid.w, device=ids_BL.device))
         place_Lf = torch.cat([rotation.cos_Lf, rotation.sin_Lf], dim=-1)
         x_NLD = self._embedded(ids_BL) + self.place(place_Lf)
+        is_shared = prepared.guided and prepared.label_N1D is None  # equal rows up to the first look at the text
         if prepared.guided:
-            x_NLD = x_NLD.repeat(2, 1, 1)
+            x_NLD = x_NLD if is_shared else x_NLD.repeat(2, 1, 1)
             valid_mask = None if valid_mask is None else valid_mask.repeat(2, 1)
         if prepared.label_N1D is not None:
             x_NLD = x_NLD + prepared.label_N1D
+        places_NM = None if wanted is None else _places(wanted.repeat(2, 1) if prepared.guided else wanted)
         features_NLD: Tensor = self.stack(
             x_NLD,
             rotary=rotation if self.bias is None else None,
@@ -136,8 +140,25 @@ class TokenNetwork(nn.Module):
             context=prepared.keys,
             context_mask=prepared.context_mask,
             generator=generator,
+            between=self._between(is_shared, places_NM) if is_shared or places_NM is not None else None,
         )
-        return features_NLD
+        if places_NM is None:
+            return features_NLD
+        whole_NLD = features_NLD.new_zeros(len(features_NLD), grid.num_cells, features_NLD.shape[2])
+        return whole_NLD.scatter(1, places_NM[..., None].expand(-1, -1, whole_NLD.shape[2]), features_NLD)
+
+    def _between(self, is_shared: bool, places_NM: Tensor | None) -> Callable[[int, Tensor], Tensor]:
+        """What is left out of the blocks: equal rows in the first self-attention, tokens not wanted after the last."""
+        last = len(self.stack.blocks) - 1
+
+        def between(block: int, x_NLD: Tensor) -> Tensor:
+            if is_shared and block == 0:
+                x_NLD = x_NLD.repeat(2, 1, 1)
+            if places_NM is not None and block == last:
+                x_NLD = x_NLD.gather(1, places_NM[..., None].expand(-1, -1, x_NLD.shape[2]))
+            return x_NLD
+
+        return between
 
     def _embedded(self, ids_BL: Tensor) -> Tensor:
         vocabulary = self.config.vocabulary
@@ -198,6 +219,12 @@ class TokenNetwork(nn.Module):
                 f"got {tuple(ids_BL.shape)}"
             )
         self.config.vocabulary.check_ids(ids_BL)
+
+
+def _places(wanted_NL: Tensor) -> Tensor:
+    """(N, M) int64: the tokens of each row that are wanted, M of the row that wants most; others fill the rest."""
+    most = int(wanted_NL.sum(1).max())
+    return wanted_NL.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
 
 
 def _needed(mask_NS: Tensor | None) -> Tensor | None:

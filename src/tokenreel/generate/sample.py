@@ -42,8 +42,16 @@ class MaskedModel(Protocol):
     def prepare(self, condition: Condition | None, *, num: int, guided: bool) -> Any:
         """What stays the same at every step; ``guided`` stacks null rows below the conditional ones."""
 
-    def features(self, ids_BL: Tensor, *, grid: Grid, prepared: Any, valid_mask: Tensor | None = None) -> Tensor:
-        """Ids, the mask id where open -> (B, L, D), or (2B, L, D) where guided."""
+    def features(
+        self,
+        ids_BL: Tensor,
+        *,
+        grid: Grid,
+        prepared: Any,
+        valid_mask: Tensor | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Ids, the mask id where open -> (B, L, D), or (2B, L, D) where guided; anything where not ``wanted``."""
 
     def logits(self, features_ND: Tensor) -> tuple[Tensor, ...]:
         """(N, D) -> (N, V_f) a factor, an affine map."""
@@ -229,7 +237,11 @@ class _Walk:
         if guided not in self._prepared:
             self._prepared[guided] = self.model.prepare(self.condition, num=len(ids_BL), guided=guided)
         features = self.model.features(
-            ids_BL, grid=self.grid, prepared=self._prepared[guided], valid_mask=self.valid_mask
+            ids_BL,
+            grid=self.grid,
+            prepared=self._prepared[guided],
+            valid_mask=self.valid_mask,
+            wanted=is_drawn_BL,
         )
         if not guided:
             return features[is_drawn_BL]

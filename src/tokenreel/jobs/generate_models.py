@@ -19,7 +19,6 @@ from tokenreel.generate.vocabulary import Vocabulary
 from tokenreel.tokenizers import RawTokenizer, Tokenizer, load
 from tokenreel.tokenizers.hub import is_hub_id
 from tokenreel.tokenizers.saved import Precision
-from tokenreel.types import Grid
 
 __all__ = ["ABOUT_NAME", "Prompted", "TrainedOn", "encoder_of", "tokenizer_for", "trained_on"]
 
@@ -178,9 +177,9 @@ class Prompted(nn.Module):
         """As ``MaskGIT.prepare``."""
         return self.model.prepare(condition, num=num, guided=guided)
 
-    def features(self, ids_BL: Tensor, *, grid: Grid, prepared: Any, valid_mask: Tensor | None = None) -> Tensor:
+    def features(self, ids_BL: Tensor, **options: Any) -> Tensor:
         """As ``MaskGIT.features``."""
-        return self.model.features(ids_BL, grid=grid, prepared=prepared, valid_mask=valid_mask)
+        return self.model.features(ids_BL, **options)
 
     def logits(self, features_ND: Tensor) -> tuple[Tensor, ...]:
         """As ``MaskGIT.logits``."""

@@ -6,8 +6,9 @@ Letters: B batch, L tokens, S context tokens, N packed tokens, D dim, A heads. P
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -154,12 +155,14 @@ class Block(nn.Module):
         context_mask: Tensor | None = None,
         cu_seqlens_k: Bounds | None = None,
         keep: Sequence[Tensor] | None = None,
+        between: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """One block; ``keep`` holds a factor for each branch (see ``Transformer.forward`` for the rest)."""
         first, second, last = _thirds(keep)
         read_BLD = self.attention_branch.before(x_BLD)
         attended_BLD = self.attention(read_BLD, rotary=rotary, valid_mask=valid_mask, bias=bias, cu_seqlens=cu_seqlens)
         x_BLD = self.attention_branch.after(x_BLD, attended_BLD, first)
+        x_BLD = x_BLD if between is None else between(x_BLD)
         x_BLD = self._attend_context(x_BLD, context, context_mask, cu_seqlens, cu_seqlens_k, second)
         return self.mlp_branch.after(x_BLD, self.mlp(self.mlp_branch.before(x_BLD)), last)
 
@@ -231,8 +234,9 @@ class Transformer(nn.Module):
         context_mask: Tensor | None = None,
         cu_seqlens_k: Bounds | None = None,
         generator: torch.Generator | None = None,
+        between: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """(B, L, D), or packed (N, D) with ``cu_seqlens`` -> the same shape.
+        """(B, L, D), or packed (N, D) with ``cu_seqlens`` -> the same shape, unless ``between`` changes it.
 
         Args:
             x_BLD: tokens.
@@ -244,19 +248,23 @@ class Transformer(nn.Module):
             context_mask: (B, S) bool, True = may be attended.
             cu_seqlens_k: bounds of a packed context.
             generator: draws which branches are dropped in training; None takes torch's own.
+            between: number of a block and its tokens after self-attention, before what reads each of them alone ->
+                the tokens to go on with: fewer of them in the last block, or rows repeated where contexts begin to
+                differ. Masks are given for the rows at the end.
         """
         keeps = self._keeps(x_BLD, cu_seqlens, generator)
         for index, block in enumerate(self.blocks):
             x_BLD = block(
                 x_BLD,
                 rotary=rotary,
-                valid_mask=valid_mask,
+                valid_mask=valid_mask if valid_mask is None or between is None else valid_mask[: len(x_BLD)],
                 bias=bias,
                 cu_seqlens=cu_seqlens,
                 context=context if context is None or isinstance(context, Tensor) else context[index],
                 context_mask=context_mask,
                 cu_seqlens_k=cu_seqlens_k,
                 keep=None if keeps is None else keeps[index],
+                between=None if between is None else partial(between, index),
             )
         normed: Tensor = self.norm(x_BLD)
         return normed
