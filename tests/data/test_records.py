@@ -44,6 +44,19 @@ def test_records_are_examples(corpus):
     assert records.label_names == (0, 1, "named")
     assert records.groups == ["g0", "g0", "g1", "g1", "g2", None]
     assert ShardCollection(corpus, group=r"(\d)").groups[-1] == "5"
+
+
+def test_a_group_is_looked_for_in_the_name_of_what_was_encoded(tmp_path, make_tokens):
+    with ShardWriter(tmp_path, tokenizer="raw", fingerprint="f" * 16, codebook_size=1000, layout="grid") as writer:
+        for number in (7, 3):
+            writer.write(make_tokens(8, source=f"wave/performer{number}.mp4"))
+    records = ShardCollection(tmp_path, group=r"(performer\d+)")
+    assert records.groups == ["performer7", "performer3"]
+    assert [example.group for example in records] == records.groups
+
+
+def test_records_pickle(corpus):
+    records = ShardCollection(corpus)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(records))[5].tokens().ids_L, np.arange(40, 48))
 
 

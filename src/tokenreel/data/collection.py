@@ -30,7 +30,8 @@ class Collection(ABC):
 
     Args:
         name: of the source, for messages.
-        group: a regular expression on the key whose first bracket is the group of an example that names none.
+        group: a regular expression on the key, or of token records on the name of what was encoded, whose first bracket
+            is the group of an example that names none.
     """
 
     def __init__(self, name: str, *, group: str | None = None) -> None:
@@ -66,7 +67,11 @@ class Collection(ABC):
         example = self._example(at)
         if self._group is None or example.group is not None:
             return example
-        return replace(example, group=capture(self._group, example.key))
+        return replace(example, group=capture(self._group, self._named(at)))
+
+    def _named(self, index: int) -> str:
+        """Where the pattern of the group is looked for."""
+        return self.key(index)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[index] for index in range(len(self)))

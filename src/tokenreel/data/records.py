@@ -44,14 +44,18 @@ class ShardCollection(Collection):
 
     @property
     def groups(self) -> list[str | None]:
-        """The group of every record, from its metadata alone."""
-        texts: list[str | None] = self.reader.columns("meta")["meta"].to_pylist()
-        groups = [json.loads(text).get("group") if text else None for text in texts]
-        named = [None if group is None else str(group) for group in groups]
-        pattern = self._group
-        if pattern is None:
-            return named
-        return [capture(pattern, self.key(at)) if group is None else group for at, group in enumerate(named)]
+        """The group of every record, from its metadata alone; by pattern from the name of what was encoded."""
+        table = self.reader.columns("meta", "source")
+        found = []
+        for at, (text, source) in enumerate(zip(table["meta"].to_pylist(), table["source"].to_pylist())):
+            group = json.loads(text).get("group") if text else None
+            if group is None and self._group is not None:
+                group = capture(self._group, source or self.key(at))
+            found.append(None if group is None else str(group))
+        return found
+
+    def _named(self, index: int) -> str:
+        return str(self.reader[index].meta.get("source", self.key(index)))
 
     def _example(self, index: int) -> Example:
         tokens = self.reader[index]
