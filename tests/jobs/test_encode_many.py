@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tokenreel.cli.main import run as main
+from tokenreel.data.augment import VideoAugment
 from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.jobs import encode_many as job
 from tokenreel.jobs.encode_many import encode_many
@@ -14,6 +16,8 @@ from tokenreel.media.read import read
 from tokenreel.media.write import write
 from tokenreel.tokenizers import load
 from tokenreel.tokens.shards import ShardReader
+from tokenreel.train.classify_data import LabelledChoice
+from tokenreel.train.recipes_base import SourceChoice
 from tokenreel.types import Clip
 
 
@@ -88,3 +92,52 @@ def test_drawn_scenes_become_shards_without_pixels_on_disk(tmp_path):
     assert tokens.size == (5, 16, 16)
     assert tokens.fps == 8.0
     assert tokens.meta["caption"]
+
+
+def test_views_are_records_of_their_own_and_only_the_first_is_measured(tmp_path, monkeypatch):
+    for action in ("bend", "wave"):
+        for performer in range(2):
+            clip = Clip(
+                frames_THWC=np.random.default_rng(performer).integers(0, 256, (6, 16, 16, 3), np.uint8),
+                pts_seconds=np.arange(6) / 6,
+                fps=6.0,
+            )
+            (tmp_path / "clips" / action).mkdir(parents=True, exist_ok=True)
+            write(tmp_path / "clips" / action / f"performer{performer}.mkv", clip)
+    made = encode_many([tmp_path / "clips"], tmp_path / "shards", views=3, changes=VideoAugment(contrast=0.9))
+    assert made.records == 12
+    reader = ShardReader(tmp_path / "shards")
+    assert [record.meta.get("view") for record in reader] == [None, 1, 2] * 4
+    assert [record.meta["label"] for record in reader] == ["bend"] * 6 + ["wave"] * 6
+    assert (np.asarray(reader[0].ids_L) != np.asarray(reader[1].ids_L)).any()
+    choice = LabelledChoice(
+        sources=(SourceChoice(data=str(tmp_path / "shards")),),
+        group=r"(performer\d+)",
+        hold_out="performer1",
+        val_share=0.0,
+    )
+    parts = choice.parts(seed=0)
+    assert (len(parts.train), len(parts.test)) == (6, 2)
+    assert all(example.group == "performer1" and "view" not in example.meta for example in parts.test)
+
+
+def test_views_of_the_command(tmp_path, monkeypatch, capsys):
+    def say(*words):
+        monkeypatch.setattr("sys.argv", ["tokenreel", "encode", "rendered:2,5,16,16", "-t", "raw", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, capsys.readouterr().err
+
+    assert say("-o", str(tmp_path / "a"), "--views", "2", "--changes", "flip: 1.0")[0] == 0
+    reader = ShardReader(tmp_path / "a")
+    assert len(reader) == 4
+    for words, message in (
+        (["-o", str(tmp_path / "b"), "--changes", "flip: 1.0"], "say how many: --views 16"),
+        (["-o", str(tmp_path / "b"), "--views", "2", "--changes", "flip: ["], "must be named numbers"),
+        (["-o", str(tmp_path / "b"), "--views", "2", "--changes", "flop: 1.0"], "did you mean 'flip'"),
+        (["-o", str(tmp_path / "b.tokens"), "--views", "2"], "--views and --changes are for shards"),
+    ):
+        code, err = say(*words)
+        assert code == 2
+        assert message in err
+    assert not (tmp_path / "b").exists()

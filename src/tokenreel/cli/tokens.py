@@ -64,6 +64,13 @@ def encode(
     precision: Precise = "fp32",
     caption: Annotated[str | None, typer.Option(help="A caption to keep beside the tokens (one file).")] = None,
     split: Annotated[str, typer.Option(help="Which split of the sources (shards).")] = "all",
+    views: Annotated[
+        int, typer.Option(min=1, help="Every clip so often: as it is, then changed at random (shards).", metavar="N")
+    ] = 1,
+    changes: Annotated[
+        str | None,
+        typer.Option(help="How views are changed: 'shift: 0.06, flip: 0.5, time_crop: 0.5'.", show_default=False),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole shard.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -89,13 +96,41 @@ def encode(
             raise InputError("many files become a folder of shards; name it: -o shards/")
         output = Path(f"{sources[0].stem}.tokens")
     if output.suffix == ".tokens":
+        if views != 1 or changes is not None:
+            raise InputError("--views and --changes are for shards; name a folder: -o shards/")
         _encode_one(sources, output, {**options, "caption": caption}, as_json, quiet)
         return
     if caption is not None:
         raise InputError(
             "--caption is for one file; for shards, captions stand beside the files (clip.txt) or in a table"
         )
-    _encode_many(sources, output, {**options, "split": split, "resume": resume}, as_json, quiet)
+    _encode_many(
+        sources,
+        output,
+        {**options, "split": split, "resume": resume, "views": views, **_changed(changes, views)},
+        as_json,
+        quiet,
+    )
+
+
+def _changed(text: str | None, views: int) -> dict[str, Any]:
+    """The changes as a recipe would say them."""
+    if text is None:
+        return {}
+    if views == 1:
+        raise InputError("--changes are of further views; say how many: --views 16")
+    import yaml
+
+    from tokenreel.data.augment import VideoAugment
+    from tokenreel.tokenizers.configs import from_values
+
+    try:
+        values = yaml.safe_load("{" + text.strip().strip("{}") + "}")
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, dict):
+        raise InputError(f"--changes must be named numbers such as 'shift: 0.06, flip: 0.5', got {text!r}")
+    return {"changes": from_values(VideoAugment, values)}
 
 
 def _encode_one(sources: list[Path], output: Path, options: dict[str, Any], as_json: bool, quiet: bool) -> None:

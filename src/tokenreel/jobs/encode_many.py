@@ -27,6 +27,7 @@ from .ahead import ahead
 from .progress import Progress, silent
 
 if TYPE_CHECKING:
+    from tokenreel.data.augment import VideoAugment
     from tokenreel.tokenizers.learned import Precision
 
 __all__ = ["ManyEncoded", "encode_many"]
@@ -71,6 +72,8 @@ def encode_many(
     device: str = "cpu",
     precision: Precision = "fp32",
     split: str = "all",
+    views: int = 1,
+    changes: VideoAugment | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> ManyEncoded:
@@ -82,6 +85,8 @@ def encode_many(
         sources: what ``open_collection`` opens: files, folders, tables, tars.
         token_count, device, precision: as in ``encode_file``.
         split: which split of the sources, where they have several; all of them by default.
+        views: every clip so many times: as it is, then changed at random, for classifiers of few clips' tokens.
+        changes: how; shift, contrast and a stretch of time by default.
         resume: go on after the last whole shard of an interrupted run with the same sources and options.
 
     Raises:
@@ -89,6 +94,8 @@ def encode_many(
     """
     coder = load(tokenizer, device=device, precision=precision) if isinstance(tokenizer, str) else tokenizer
     collection: Collection = open_collection(list(sources), split=split)
+    if views != 1:
+        collection = _viewed(collection, views, changes)
     stream_of(coder, token_count)  # wrong options are told before any file is read
     skipped: list[tuple[str, str]] = []
     start = _next_index(Path(directory)) if resume else 0
@@ -112,6 +119,14 @@ def encode_many(
     if writer is None and skipped and not start:
         raise InputError(f"none of the {len(collection)} examples could be encoded; the first: {skipped[0][1]}")
     return _summary(Path(directory), skipped)
+
+
+def _viewed(collection: Collection, views: int, changes: VideoAugment | None) -> Collection:
+    from tokenreel.data.augment import VideoAugment
+    from tokenreel.data.changed import ChangedViews
+
+    usual = VideoAugment(shift=0.06, contrast=0.3, brightness=0.2, time_crop=0.5)
+    return ChangedViews(collection, views, usual if changes is None else changes)
 
 
 def _writer(directory: str | os.PathLike[str], tokens: Tokens, resume: bool) -> ShardWriter:
@@ -142,6 +157,8 @@ def _encoded(
     index: int,
 ) -> Tokens:
     meta = {**example.facts(), "example": index, **coder.reference}
+    if "view" in example.meta:
+        meta["view"] = example.meta["view"]
     if example.kind != "media":
         clip = example.clip(selection, size=size)
         stream = stream_of(coder, token_count)
