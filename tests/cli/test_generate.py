@@ -17,9 +17,11 @@ from tokened import tokenizer_in
 
 import tokenreel as tr
 from tokenreel.cli.main import run as main
+from tokenreel.errors import InputError
 from tokenreel.generate import ByteTextConfig, MaskGIT, MaskGITConfig, TokenCritic, TokenCriticConfig
 from tokenreel.generate.maskgit_config import tied
 from tokenreel.generate.vocabulary import Vocabulary
+from tokenreel.jobs.generate import generate_video
 from tokenreel.samples import SAMPLE_CLIP
 from tokenreel.tokenizers import load
 from tokenreel.tokenizers.configs import Stack
@@ -133,6 +135,48 @@ def test_the_unmasking_is_shown(say: Any) -> None:
     assert np.asarray(Image.open("steps.png")).std() > 10
 
 
+def test_only_the_first_window_is_shown(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first window of few open tokens ends early; the steps of the next one are no part of it."""
+    shown: list[list[tuple[int, bool]]] = []
+
+    def sheet(_: Any, seen: list[Any], **__: Any) -> np.ndarray[Any, Any]:
+        shown.append([(step.step, bool(step.is_masked_BL.any())) for step in seen])
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr("tokenreel.generate.show.unmasking_sheet", sheet)
+    story = tmp_path / "s.yaml"
+    scenes = "{prompt: a, seconds: 0.5, frames_carried: 5}, {prompt: b, seconds: 1, frames_carried: 0}"
+    story.write_text(f"{{size: 32x32, fps: 4, window_frames: 9, steps: 40, guidance_scale: 1, scenes: [{scenes}]}}")
+    tr.write(tmp_path / "start.mkv", tr.read(SAMPLE_CLIP, tr.Selection(max_frames=5)))
+    generate_video(
+        None,
+        tmp_path / "a.mkv",
+        model=str(root / "model"),
+        storyboard=story,
+        prime=tmp_path / "start.mkv",
+        show_steps=tmp_path / "steps.png",
+    )
+    assert [is_open for _, is_open in shown[0]] == [True] * (len(shown[0]) - 1) + [False]
+
+
+def test_fields_that_are_not_to_be_changed_are_told(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no field 'prompt' to change here; there are fps"):
+        generate_video("x", tmp_path / "a.mkv", model=str(root / "model"), changes={"prompt": "y"})
+
+
+def test_a_picture_shorter_than_a_step_stands_still(say: Any, root: Path, tmp_path: Path) -> None:
+    raw = replace(by_nothing(root), vocabulary=Vocabulary.of(load("raw:2,8,8")), extents=(2, 1, 384))
+    MaskGIT.untrained(raw).save_pretrained(tmp_path / "bytes")
+    Image.new("RGB", (8, 8), (200, 10, 30)).save("red.png")
+    options = ["--prime", "red.png", "--size", "8x8", "--window", "4", "--temperature", "0"]
+    code, out, _ = say("x", "-o", "a.mkv", *options, model=str(tmp_path / "bytes"))
+    assert (code, out.split(",")[0]) == (0, "a.mkv: 4 frames 8x8 at 8 fps")
+
+
+def by_nothing(root: Path) -> MaskGITConfig:
+    return MaskGIT.from_pretrained(str(root / "free")).config
+
+
 def test_a_storyboard_and_other_sizes(say: Any) -> None:
     Path("s.yaml").write_text(
         "{size: 24x16, fps: 4, window_frames: 5, steps: 2, scenes: [{prompt: a, seconds: 1}, {prompt: b, seconds: 2}]}"
@@ -188,6 +232,11 @@ def test_classes_and_nothing(say: Any, root: Path) -> None:
         (["x", "--order", "best"], "model", "order must be one of"),
         (["x", "--grid", "3"], "model", "--grid must be rows x columns"),
         (["x", "--grid", "0x1"], "model", "at least one row"),
+        (["x", "--grid", "\u00b2x1"], "model", "--grid must be rows x columns"),
+        (["\u00b2"], "classes", "told by a class"),
+        (["a \udcff"], "model", "is not Unicode text"),
+        (["x", "--show-steps", "steps.jpg"], "model", "is a png, got 'steps.jpg'"),
+        (["x", "-o", "a.png", "--show-steps", "./a.png"], "model", "both the video and the sheet"),
         (["x", "--prime", "none.mp4"], "model", "none.mp4"),
         (["x", "--guidance", "2"], "free", "guidance"),
         (["x", "--order", "critic"], "model", "needs a critic"),
@@ -202,12 +251,19 @@ def test_what_goes_wrong_is_one_sentence(
         tokenizer_in(other, seed=1)
         words = [str(other) if word == "OTHER" else word for word in words]
     given = words if "-o" in words else [*words, "-o", "a.mp4"]
-    more = ["-t", str(root / "tok")] if model == "free" else []
+    more = ["-t", str(root / "tok")] if model in ("free", "classes") else []
     code, out, err = say(*given, *more, model=model)
     assert (code, out) == (2, "")
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir() if path != other] == []
+
+
+def test_a_tokenizer_that_ships_is_found_by_its_name(say: Any, root: Path, tmp_path: Path) -> None:
+    shipped = load("video-fsq")
+    MaskGIT.untrained(tied(CONFIG, shipped, levels=(400, 160))).save_pretrained(tmp_path / "model")
+    code, out, _ = say("x", "-o", "a.mkv", "--size", "16", "--window", "5", model=str(tmp_path / "model"))
+    assert (code, out.split(",")[0]) == (0, "a.mkv: 5 frames 16x16 at 8 fps")
 
 
 def test_a_generator_without_its_tokenizer(say: Any, root: Path, tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ def test_frames_to_go_on_from(model: Toy, tokenizer: CViViT) -> None:
         made(model, tokenizer, board(scene(1)), start_CTHW=clip(1, 8, 8))
     with pytest.raises(InputError, match="scene 1: frames_carried is 0"):
         made(model, tokenizer, board(scene(1, frames_carried=0)), start_CTHW=clip(1, 16, 24))
+    with pytest.raises(InputError, match=r"1 frame\(s\) is one step .* take window_frames of 3 or more"):
+        short = board(scene(1), window_frames=1, frames_carried=None)
+        made(model, tokenizer, short, start_CTHW=clip(1, 16, 24))
 
 
 def test_progress_and_steps_are_told(model: Toy, tokenizer: CViViT) -> None:

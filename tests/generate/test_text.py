@@ -90,7 +90,12 @@ def test_a_state_of_zero_stays_valid(encoder: TextEncoder) -> None:
 
 @pytest.mark.parametrize(
     ("prompts", "text"),
-    [("one", r"write encode\(\[prompt\]\)"), ([], "at least one prompt"), (["a", 3], "prompt 1 must be text, got int")],
+    [
+        ("one", r"write encode\(\[prompt\]\)"),
+        ([], "at least one prompt"),
+        (["a", 3], "prompt 1 must be text, got int"),
+        (["\udcff"], "prompt 0 is not Unicode"),
+    ],
 )
 def test_what_is_no_list_of_prompts_is_refused(encoder: TextEncoder, prompts: Any, text: str) -> None:
     with pytest.raises(InputError, match=text):

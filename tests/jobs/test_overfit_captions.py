@@ -28,7 +28,7 @@ def test_captions_give_their_clips_back(tmp_path: Path) -> None:
     encode_many([tmp_path / "pixels"], tmp_path / "tokens", tokenizer="video-fsq")
     changes = ["data.batches.batch_size=8", "data.batches.image_share=0", "masking.primed_share=0"]
     changes += ["loop.steps=300", "loop.checkpoint_every=1000", "loop.look_every=0", "optim.warmup_steps=20"]
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     result = train(
         "tiny-maskgit", folder=tmp_path / "run", data=[str(tmp_path / "tokens")], overrides=changes, device="cpu"
     )

@@ -17,10 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from tokened import TINY, shards_in, tokenizer_in
 
-from tokenreel.errors import MismatchError
+import tokenreel as tr
+from tokenreel.data.pixel_manifest import PixelSpec
+from tokenreel.errors import MismatchError, TokenReelWarning
 from tokenreel.generate import MaskGIT, TokenCritic
 from tokenreel.generate.sample import sample
+from tokenreel.jobs.encode_many import encode_many
 from tokenreel.jobs.generate import generate_video
+from tokenreel.jobs.prepare import prepare_pixels
 from tokenreel.jobs.train import train
 from tokenreel.tokenizers import load
 from tokenreel.tokens.shards import ShardReader
@@ -121,6 +125,32 @@ def test_a_run_leaves_a_folder_that_suffices(root: Path, tmp_path: Path) -> None
             fields.append(f"model.init={result['generator']}")
         with pytest.raises(MismatchError, match=message):
             run(root, tmp_path / "run", "loop.steps=8", *fields, resume=True)
+
+
+def test_a_damaged_record_stops_neither_pictures_nor_the_end(root: Path, tmp_path: Path) -> None:
+    for number, record in enumerate(ShardReader(root / "shards")):
+        tr.save_tokens(tmp_path / "files" / f"{number}.tokens", record)
+    whole = (tmp_path / "files" / "0.tokens").read_bytes()
+    (tmp_path / "files" / "0.tokens").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(TokenReelWarning, match="replaced the broken record"):
+        result = train(
+            "tiny-maskgit",
+            folder=tmp_path / "run",
+            overrides=[*SMALL, "loop.steps=2", "loop.look_every=2"],
+            data=[str(tmp_path / "files")],
+            device="cpu",
+        )
+    assert (tmp_path / "run" / "pictures" / "step-0000002.png").is_file()
+    assert json.loads((Path(result["generator"]) / "trained_on.json").read_text())["size"] == [32, 32]
+
+
+def test_a_tokenizer_that_ships_is_named_and_not_copied(tmp_path: Path) -> None:
+    prepare_pixels(["rendered:2,5,16,16"], tmp_path / "scenes", spec=PixelSpec(quality=None), num_threads=1)
+    encode_many([tmp_path / "scenes"], tmp_path / "shards", tokenizer="video-fsq")
+    result = run(tmp_path, tmp_path / "run", "loop.steps=1")
+    assert not (Path(result["generator"]) / "tokenizer").exists()
+    made = generate_video("a circle", tmp_path / "a.mkv", model=result["generator"], changes={"steps": 1})
+    assert (made.num_frames, made.storyboard.size) == (5, (16, 16))
 
 
 @pytest.mark.parametrize("kind", ["token", "self"])

@@ -134,7 +134,7 @@ def _sheet(text: str) -> tuple[int, int]:
     (2, 3)
     """
     rows, _, columns = text.lower().partition("x")
-    if not (rows.isdigit() and columns.isdigit()):
+    if not (rows.isdecimal() and columns.isdecimal()):
         raise InputError(f"--grid must be rows x columns, such as 3x3, got {text!r}")
     return int(rows), int(columns)
 

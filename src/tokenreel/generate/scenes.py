@@ -113,7 +113,7 @@ def make_scenes(
     if start_CTHW is not None:
         history.start(start_CTHW, storyboard.size, windows.timing)
         if carries[0] == 0:
-            raise InputError("scene 1: frames_carried is 0, a cut, but there are frames to go on from; leave it out")
+            raise InputError(windows.no_carry())
     return _parts(windows, storyboard, text, counts, carries, history, progress)
 
 
@@ -231,6 +231,16 @@ class _Windows:
         if scene.frames_carried is None:
             return self.slide
         return self._checked(scene.frames_carried, f"scene {number}: frames_carried")
+
+    def no_carry(self) -> str:
+        """Why the first scene cannot go on from anything."""
+        board = self.storyboard
+        if board.scenes[0].frames_carried is None and board.frames_carried is None:
+            return (
+                f"a window of {board.window_frames} frame(s) is one step of this tokenizer's grid, so it cannot go on "
+                f"from frames; take window_frames of {self.timing.frames(2)} or more, if the generator knows such ones"
+            )
+        return "scene 1: frames_carried is 0, a cut, but there are frames to go on from; leave it out"
 
     def known(self, history: _History, carried: int) -> Known | None:
         """The first steps of the next window."""

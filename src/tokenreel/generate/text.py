@@ -139,6 +139,10 @@ def checked_prompts(prompts: Sequence[str]) -> list[str]:
     for index, prompt in enumerate(found):
         if not isinstance(prompt, str):
             raise InputError(f"prompt {index} must be text, got {type(prompt).__name__}")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"prompt {index} is not Unicode text: {prompt!r}; write it in UTF-8") from None
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ from tokenreel.media.pixels import center_crop, parse_size, resize, to_frames, t
 from tokenreel.media.read import open_media
 from tokenreel.media.write import Writer, open_writer
 from tokenreel.tokenizers import Tokenizer
+from tokenreel.tokenizers.hub import pretrained_folder
 
 from .generate_models import Prompted, TrainedOn, encoder_of, tokenizer_for, trained_on
 
@@ -115,9 +116,9 @@ def generate_video(
         InputError: something does not fit together; MismatchError: tokenizer, critic or text encoder are of others.
     """
     _check_asked(prompt, storyboard, seconds, sheet)
-    open_writer(output, quality=quality)  # an unknown suffix is told before anything is loaded
+    _check_written(output, show_steps, quality)
     models = _loaded(model, tokenizer, critic, text_cache, device, precision)
-    wanted = {name: value for name, value in (changes or {}).items() if value is not None}
+    wanted = _named({name: value for name, value in (changes or {}).items() if value is not None})
     board = _board(prompt, storyboard, seconds, size, wanted, models)
     start_CTHW = None if prime is None else _primed(prime, board, Timing.of(models.tokenizer))
     seen: list[SampleStep] = []
@@ -127,7 +128,7 @@ def generate_video(
             _seeded(board, number),
             start_CTHW,
             on_scene if number == 0 else None,
-            _first(seen, board) if show_steps is not None and number == 0 else None,
+            _first(seen) if show_steps is not None and number == 0 else None,
         )
         for number in range(sheet[0] * sheet[1])
     ]
@@ -159,7 +160,7 @@ def _loaded(
     precision: Precision,
 ) -> _Models:
     generator = MaskGIT.from_pretrained(model, device=device, precision=precision)
-    folder = Path(model) if Path(model).is_dir() else None
+    folder = Path(model) if Path(model).is_dir() else pretrained_folder(model)
     return _Models(
         generator,
         tokenizer_for(generator.vocab, given=tokenizer, beside=folder, device=device, precision=precision),
@@ -191,12 +192,11 @@ def _frames(
         yield from to_frames(part.video_CTHW)
 
 
-def _first(seen: list[SampleStep], board: Storyboard) -> Callable[[SampleStep], object]:
-    """Keeps the steps of the first window."""
-    most = board.scenes[0].steps or board.steps
+def _first(seen: list[SampleStep]) -> Callable[[SampleStep], object]:
+    """Keeps the steps of the first window, up to the one that leaves no token open."""
 
     def note(step: SampleStep) -> None:
-        if len(seen) < most and (not seen or step.step > seen[-1].step):
+        if not seen or bool(seen[-1].is_masked_BL.any()):
             seen.append(step)
 
     return note
@@ -212,6 +212,27 @@ def _check_asked(prompt: str | None, storyboard: Any, seconds: float | None, she
         raise InputError("the storyboard says how long each scene is; leave --seconds out")
     if min(sheet) < 1:
         raise InputError(f"a sheet has at least one row and one column, got {sheet[0]}x{sheet[1]}")
+
+
+def _check_written(output: str | os.PathLike[str], show_steps: str | os.PathLike[str] | None, quality: int) -> None:
+    """InputError for what could not be written, before anything is loaded."""
+    open_writer(output, quality=quality)
+    if show_steps is None:
+        return
+    path = Path(show_steps)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise InputError(f"the sheet of the unmasking is a png, got {str(path)!r}; write --show-steps steps.png")
+    if path.absolute() == Path(output).absolute():
+        raise InputError(f"{str(path)!r} is both the video and the sheet of its unmasking; choose another name for one")
+
+
+def _named(changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """InputError unless all are fields of a storyboard that may be changed here."""
+    known = [field.name for field in fields(Storyboard) if field.name not in ("scenes", "size")]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"a storyboard has no field {name!r} to change here; there are {', '.join(known)}")
+    return changes
 
 
 def _critic(critic: str, generator: MaskGIT, device: str, precision: Precision) -> Scorer:
@@ -282,9 +303,12 @@ def _seeded(board: Storyboard, number: int) -> Storyboard:
 
 
 def _primed(path: str | os.PathLike[str], board: Storyboard, timing: Timing) -> Tensor:
-    """The last frames of a picture or video (3, T, H, W) at the storyboard's rate, cut to its shape and size."""
+    """The last frames of a picture or video (3, T, H, W) at the storyboard's rate, cut to its shape and size.
+
+    What is shorter than a step of the grid stands still before it begins.
+    """
     height, width = board.size
-    last: deque[npt.NDArray[np.uint8]] = deque(maxlen=max(1, board.window_frames - 1))
+    last: deque[npt.NDArray[np.uint8]] = deque(maxlen=max(timing.first_frames, board.window_frames - 1))
     with open_media(path) as reader:
         rate = reader.info.fps
         if reader.info.kind != "picture" and (rate is None or abs(rate - board.fps) > 0.01):
@@ -293,6 +317,7 @@ def _primed(path: str | os.PathLike[str], board: Storyboard, timing: Timing) -> 
             last.append(frame.pixels_HWC)
     if not last:
         raise InputError(f"{os.fspath(path)} has no frame to go on from")
+    last.extendleft([last[0]] * (timing.first_frames - len(last)))
     frames_THWC = np.stack(last)[-timing.whole(len(last)) :]
     full_height, full_width = frames_THWC.shape[1:3]
     scale = max(height / full_height, width / full_width)

@@ -17,7 +17,7 @@ from tokenreel.generate.text import TextEncoder
 from tokenreel.generate.text_t5 import T5Text
 from tokenreel.generate.vocabulary import Vocabulary
 from tokenreel.tokenizers import RawTokenizer, Tokenizer, load
-from tokenreel.tokenizers.hub import is_hub_id
+from tokenreel.tokenizers.hub import is_hub_id, pretrained_folder
 from tokenreel.tokenizers.saved import Precision
 
 __all__ = ["ABOUT_NAME", "Prompted", "TrainedOn", "encoder_of", "tokenizer_for", "trained_on"]
@@ -76,7 +76,7 @@ def tokenizer_for(
     """The tokenizer of a generator's ids.
 
     It is looked for in ``tokenizer/`` within the generator's folder, then beside that folder, then where it was when
-    the ids were made: as a folder, or as a hub id.
+    the ids were made: as a folder, or by its name, of those that ship or on the hub.
 
     Args:
         vocabulary: of the generator.
@@ -100,7 +100,7 @@ def tokenizer_for(
     if isinstance(source, str):
         places += [Path(source), *([] if beside is None else [beside / source])]
     found = [load(place, **options) for place in places if (place / "config.json").is_file()]
-    if not found and isinstance(source, str) and is_hub_id(source):
+    if not found and isinstance(source, str) and (pretrained_folder(source) is not None or is_hub_id(source)):
         found = [load(source, **options)]
     for one in found:
         if (one.name, one.fingerprint) == (vocabulary.tokenizer, vocabulary.fingerprint):
@@ -193,7 +193,7 @@ class Prompted(nn.Module):
         name = text.strip()
         if name in self._numbers:
             return self._numbers[name]
-        if name.isdigit() and int(name) < num_classes:
+        if name.isdecimal() and int(name) < num_classes:
             return int(name)
         import difflib
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import warnings
@@ -24,13 +25,13 @@ from tokenreel.generate.sample import sample
 from tokenreel.generate.text import TextEncoder
 from tokenreel.generate.text_t5 import T5Text
 from tokenreel.tokenizers import RawTokenizer, Tokenizer
-from tokenreel.tokenizers.hub import is_hub_id
+from tokenreel.tokenizers.hub import is_hub_id, pretrained_folder
 from tokenreel.tokenizers.saved import CONFIG_NAME, WEIGHTS_NAME, SavedModel
 from tokenreel.train.masked import CriticAlone, Guesser, Masked
 from tokenreel.train.recipes_base import Recipe
 from tokenreel.train.recipes_masked import MaskedRecipe
 from tokenreel.train.runtime import Runtime
-from tokenreel.train.token_batches import TokenStream
+from tokenreel.train.token_batches import TokenStream, readable
 from tokenreel.types import Tokens
 
 from .encode import as_frames
@@ -119,16 +120,17 @@ class MaskedParts:
         if self.stream.origin.tokenizer == RawTokenizer.name:
             return
         source = self.stream.origin.reference.get("tokenizer_source")
-        if not isinstance(source, str) or not (Path(source) / CONFIG_NAME).is_file():
-            if isinstance(source, str) and is_hub_id(source):  # which finds it anywhere
-                return
+        kept = Path(source) if isinstance(source, str) else None
+        if kept is None or not (kept / CONFIG_NAME).is_file():
+            if isinstance(source, str) and (pretrained_folder(source) is not None or is_hub_id(source)):
+                return  # a name that finds it anywhere
             text = f"the tokenizer {source!r} is not here to be kept with the generator; generate with --tokenizer"
             warnings.warn(text, TokenReelWarning, stacklevel=4)
             return
         for name in (CONFIG_NAME, WEIGHTS_NAME, "README.md"):
-            if (Path(source) / name).is_file():
+            if (kept / name).is_file():
                 with whole_file(generator / "tokenizer" / name) as path:
-                    shutil.copyfile(Path(source) / name, path)
+                    shutil.copyfile(kept / name, path)
 
     def measured(self, model: nn.Module, step: int, folder: Path) -> Mapping[str, float]:
         """Nothing."""
@@ -154,10 +156,10 @@ class MaskedParts:
     def _shown(self) -> list[tuple[Tokens, str | None, Any]]:
         """The first records of every source, with caption and label."""
         found: list[tuple[Tokens, str | None, Any]] = []
+        each = -(-_SHOWN // len(self.stream.collections))
         for one in self.stream.collections:
-            for number in range(min(len(one), -(-_SHOWN // len(self.stream.collections)))):
-                example = one[number]
-                found.append((example.tokens(), example.caption, example.label))
+            some = itertools.islice(readable(one, range(len(one))), each)
+            found += [(tokens, example.caption, example.label) for example, tokens in some]
         return found[:_SHOWN]
 
     def _sampled(self, tokens: Tokens, told: str | None, label: Any) -> Tokens:
@@ -221,11 +223,11 @@ class MaskedParts:
 
     def _trained_on(self) -> dict[str, Any]:
         """What most of some records are like, as ``generate_models.TrainedOn``."""
-        tokens = [
-            one[int(number)].tokens()
-            for one in self.stream.collections
-            for number in np.unique(np.linspace(0, len(one) - 1, min(_LOOKED_AT, len(one))).round())
-        ]
+        tokens = []
+        for one in self.stream.collections:
+            numbers = np.unique(np.linspace(0, len(one) - 1, min(_LOOKED_AT, len(one))).round().astype(int))
+            seen = [found for _, found in readable(one, numbers.tolist())]
+            tokens += seen or [found for _, found in itertools.islice(readable(one, range(len(one))), 1)]
         size = Counter(one.size[1:] for one in tokens).most_common(1)[0][0]
         rates = Counter(one.fps for one in tokens if one.fps is not None).most_common(1)
         frames = max(one.size[0] for one in tokens)
@@ -246,7 +248,8 @@ def _generator(plan: MaskedRecipe, stream: TokenStream, runtime: Runtime) -> tup
     needs_head = plan.critic is not None and plan.critic.kind == "self"
     if choice.init is not None:
         model = MaskGIT.from_pretrained(choice.init)
-        model.vocab.check(next(iter(stream.collections[0])).tokens())
+        first = stream.collections[0]
+        model.vocab.check(next(tokens for _, tokens in readable(first, range(len(first)))))
         if needs_head and model.critic_head is None:
             model = _with_head(model, plan.loop.seed)
         return model, encoder_of(model, device=device)

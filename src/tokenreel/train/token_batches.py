@@ -12,7 +12,7 @@ Letters: B records, L tokens of the common grid (t, h, w), l tokens of one recor
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.data.collection import Collection
+from tokenreel.data.example import Example
 from tokenreel.errors import InputError, MismatchError
 from tokenreel.generate.maskgit_batch import padded
 from tokenreel.types import Grid, Tokens
@@ -31,7 +32,7 @@ from .threaded_stream import ThreadedStream
 from .token_batches_config import TokenBatchConfig
 from .token_batches_origin import TokenOrigin
 
-__all__ = ["TokenBatch", "TokenBatchConfig", "TokenStream"]
+__all__ = ["TokenBatch", "TokenBatchConfig", "TokenStream", "readable"]
 
 _TRIES = 64
 _CUT = 5
@@ -177,7 +178,7 @@ class TokenStream(ThreadedStream[TokenBatch]):
         """Whether any of some records, spread over all sources, has a caption."""
         for one in self.collections:
             places = np.unique(np.linspace(0, len(one) - 1, min(num_records, len(one))).round().astype(int))
-            if any(one[place].caption for place in places.tolist()):
+            if any(example.caption for example, _ in readable(one, places.tolist())):
                 return True
         return False
 
@@ -244,13 +245,33 @@ def _of_tokens(found: Collection | None, source: Source) -> Collection:
             "rendered scenes are no tokens; draw and encode them first: tokenreel prepare rendered:1000 -o scenes/, "
             "then tokenreel encode scenes/ -o shards/ --tokenizer FOLDER"
         )
-    kind = found[0].kind
+    kind = _first_kind(found)
     if kind != "tokens":
         raise InputError(
             f"{found.name} holds pixels, not tokens (its first example is of kind {kind}); encode it first: "
             f"tokenreel encode {source.data} -o shards/ --tokenizer FOLDER"
         )
     return found
+
+
+def readable(records: Collection, numbers: Iterable[int]) -> Iterator[tuple[Example, Tokens]]:
+    """The records of these numbers that are not damaged; batches pass over the others too, and name them."""
+    for number in numbers:
+        try:
+            example = records[number]
+            yield example, example.tokens()
+        except (InputError, OSError):
+            continue
+
+
+def _first_kind(collection: Collection) -> str:
+    """Of the first example that opens."""
+    for number in range(min(_TRIES, len(collection)) - 1):
+        try:
+            return collection[number].kind
+        except (InputError, OSError):
+            continue
+    return collection[min(_TRIES, len(collection)) - 1].kind
 
 
 def _first(collection: Collection) -> Tokens:
