@@ -122,6 +122,28 @@ def test_fused_loss_and_gradients_are_those_of_torch(
     assert torch.equal(found.guesses_NF, guesses_of(logits))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("at_once", [17, 1 << 24])
+def test_tokens_may_weigh_differently(smoothing: float, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_head, "_LOGITS_AT_ONCE", at_once)
+    tensors, digits, levels = head_case(torch.float64)
+    weights = drawn(11, seed=5).double()
+    logits = (tensors[0] @ tensors[1].T + tensors[2]).split(levels, -1)
+    terms = [
+        torch.nn.functional.cross_entropy(x, y, label_smoothing=smoothing, reduction="none")
+        for x, y in zip(logits, digits.T)
+    ]
+    wanted = (weights * sum(terms)).mean()
+    gradients = torch.autograd.grad(wanted, tensors)
+    found = head_cross_entropy(*tensors, digits, levels=levels, label_smoothing=smoothing, weights_N=weights)
+    torch.testing.assert_close(found.loss, wanted)
+    found.loss.backward()
+    for tensor, gradient in zip(tensors, gradients):
+        torch.testing.assert_close(tensor.grad, gradient)
+    with pytest.raises(InputError, match="a weight for each of 11 tokens"):
+        head_cross_entropy(*tensors, digits, levels=levels, weights_N=weights[:3])
+
+
 def test_fused_loss_of_large_logits_is_finite_and_follows_autocast() -> None:
     tensors, digits, levels = head_case()
     far = [tensors[0] * 1e3, *tensors[1:]]

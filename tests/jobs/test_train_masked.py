@@ -81,7 +81,7 @@ train("tiny-maskgit", folder=Path(folder), overrides=changes, data=[data], devic
 """
 
 
-@pytest.mark.parametrize("changes", [[TOKEN]], ids=["critic"])
+@pytest.mark.parametrize("changes", [[f"{TOKEN[:-1]}, fooling: 0.2, start_step: 2}}"]], ids=["critic"])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(root: Path, tmp_path: Path, changes: list[str]) -> None:
     given = [str(tmp_path / "cut"), str(root / "shards"), *SMALL, *changes]
     done = subprocess.run(
@@ -96,6 +96,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(root: Path, tmp_path: Path,
     for name in ("generator", "critic"):
         ours, theirs = weights(tmp_path / "cut", name), weights(tmp_path / "whole", name)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    learned_from = ["fooling_loss" in line for line in read_log(tmp_path / "whole" / "metrics.jsonl")]
+    assert learned_from == [False, False, True, True, True, True]
 
 
 def test_a_run_leaves_a_folder_that_suffices(root: Path, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_two_processes_train_and_go_on(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, "-m", "tokenreel.cli.main", "train", "tiny-maskgit", "-d", str(root / "shards")]
-    command += ["--device", "cpu", "-o", str(folder), *SMALL, TOKEN, "--json"]
+    command += ["--device", "cpu", "-o", str(folder), *SMALL, f"{TOKEN[:-1]}, fooling: 0.1}}", "--json"]
 
     def go(*more: str) -> dict[str, Any]:
         done = subprocess.run([*command, *more], env=ENV, capture_output=True, text=True, timeout=300, check=False)

@@ -13,7 +13,17 @@ from torch.nn import functional as F
 from tokenreel.errors import InputError
 from tokenreel.generate import ByteTextConfig, MaskGIT, MaskGITConfig, TokenCritic, TokenCriticConfig, Vocabulary
 from tokenreel.tokenizers.configs import Stack
-from tokenreel.train.masked import CriticAlone, Guesser, Masked, MaskingConfig, Shown, posed
+from tokenreel.train.masked import (
+    CriticAlone,
+    Guesser,
+    Masked,
+    MaskingConfig,
+    Shown,
+    _hidden_features,
+    drawn_into,
+    fooling_loss,
+    posed,
+)
 from tokenreel.train.token_batches import TokenBatch
 from tokenreel.types import Grid
 
@@ -196,6 +206,57 @@ def test_the_self_critic_adds_its_weighted_loss() -> None:
     assert model.critic_head is not None
     assert model.critic_head.weight.grad is not None
     assert bool(model.critic_head.weight.grad.any())
+
+
+@pytest.mark.parametrize("kind", ["token", "self"])
+def test_a_generator_learns_from_what_its_critic_says(kind: str) -> None:
+    """The term is -(reward - mean) log p of the draws; nothing of it reaches the critic, and none before its start."""
+    model, critic = model_of(), critic_of()
+    options: dict[str, Any] = {"shows": True} if kind == "token" else {"self_weight": 1.0}
+    judge = critic if kind == "token" else None
+    plain = Guesser(model, MaskingConfig(), **options)(batch(), generator=generator(4))
+    guesser = Guesser(model, MaskingConfig(), **options, fooling=0.5, judge=judge)
+    assert not any(name.startswith("_judge") for name, _ in guesser.named_parameters())
+    found = guesser(batch(), generator=generator(4))
+    torch.testing.assert_close(found.loss, plain.loss + 0.5 * found.metrics["fooling_loss"])
+    assert 0 < float(found.metrics["fooled"]) < 1
+    found.loss.backward()
+    assert all(parameter.grad is None for parameter in critic.parameters())
+    early = Masked(critic, start_step=3)(guesser, batch(), step=2, generator=generator(4))
+    torch.testing.assert_close(early.loss, plain.loss)
+    assert "fooling_loss" not in early.metrics
+
+
+def test_the_fooling_loss_is_the_policy_gradient() -> None:
+    model, features = model_of(), torch.randn(5, 32, generator=generator(2))
+    given = batch(1)
+    hidden = torch.arange(12)[None] < 5
+    puzzle = posed(model, given, MaskingConfig(), encoder=None, generator=generator())._replace(is_masked_BL=hidden)
+    draws, scores = torch.randint(0, 12, (1, 12), generator=generator(3)), torch.linspace(-2, 2, 12)[None]
+    loss, _ = fooling_loss(model, Shown(puzzle, draws), features, scores)
+    first, second = (logits.log_softmax(-1) for logits in model.logits(features))
+    chosen = draws[0, :5]
+    log_p = first.gather(1, chosen[:, None] % 4)[:, 0] + second.gather(1, chosen[:, None] // 4)[:, 0]
+    reward = torch.sigmoid(-scores[0, :5])
+    torch.testing.assert_close(loss, -((reward - reward.mean()) * log_p).mean())
+
+
+def test_draws_that_a_critic_calls_fake_become_rare() -> None:
+    """A critic that takes ids below 6 for fake, and nothing else to learn from."""
+    model, given = model_of(null_probability=0.0), batch(16)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    shares = []
+    for step in range(60):
+        puzzle = posed(model, given, MaskingConfig(), encoder=None, generator=generator(step))
+        hidden, features = puzzle.is_masked_BL, _hidden_features(model, puzzle, generator(step))
+        filled = drawn_into(model, puzzle, features, 1.0, generator(step))
+        shares.append(float((filled[hidden] < 6).float().mean()))
+        loss, _ = fooling_loss(model, Shown(puzzle, filled), features, (filled < 6).float() * 8 - 4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert shares[0] > 0.3
+    assert sum(shares[-5:]) / 5 < 0.1
 
 
 @pytest.mark.parametrize("kind", ["token", "self"])

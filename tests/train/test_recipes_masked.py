@@ -102,6 +102,8 @@ def test_the_published_figures_stand_in_the_recipes() -> None:
         ("critic={kind: self, size: tiny}", "a self critic is a head of the model"),
         ("critic={kind: token, changes: {stakc: 3}}", "did you mean critic.changes.stack?"),
         ("critic={kind: token, after: true}", "critic.after trains a critic for a generator that is trained"),
+        ("critic={kind: token, fooling: -1}", "start_step and fooling at least 0"),
+        ("critic={kind: token, fooling: 0.1, temperature: 0.5}", "from draws of temperature 1"),
         ("data.batches.batchsize=3", "did you mean data.batches.batch_size?"),
         ("data.sources.0.wieght=1", "did you mean data.sources.0.weight?"),
         ("losses.l1=1", "there is no field losses"),

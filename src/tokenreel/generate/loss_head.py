@@ -43,6 +43,7 @@ def head_cross_entropy(
     *,
     levels: tuple[int, ...],
     label_smoothing: float = 0.0,
+    weights_N: Tensor | None = None,
 ) -> HeadLoss:
     """``masked_cross_entropy`` of ``features W^T + b``, its gradient made in the same pass over the logits.
 
@@ -57,6 +58,7 @@ def head_cross_entropy(
         digits_NF: (N, F) int64.
         levels: V of each factor.
         label_smoothing: as ``masked_cross_entropy``.
+        weights_N: of each token in the mean, which is still one over N; of any sign, without gradients. None: 1.
     """
     if digits_NF.shape != (features_ND.shape[0], len(levels)):
         raise InputError(
@@ -64,9 +66,13 @@ def head_cross_entropy(
         )
     if not digits_NF.shape[0]:
         return HeadLoss((features_ND.sum() + weight_VD.sum() + bias_V.sum()) * 0, digits_NF)
+    if weights_N is not None and weights_N.shape != digits_NF.shape[:1]:
+        raise InputError(f"expected a weight for each of {len(digits_NF)} tokens, got {tuple(weights_N.shape)}")
     given = (features_ND, weight_VD, bias_V)
     needs_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    loss, guesses_NF = _HeadLoss.apply(*given, digits_NF, levels, label_smoothing, needs_gradients)  # type: ignore[no-untyped-call]
+    loss, guesses_NF = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        *given, digits_NF, levels, label_smoothing, weights_N, needs_gradients
+    )
     return HeadLoss(loss, guesses_NF)
 
 
@@ -92,11 +98,12 @@ class _HeadLoss(torch.autograd.Function):
         digits_NF: Tensor,
         levels: tuple[int, ...],
         label_smoothing: float,
+        weights_N: Tensor | None,
         needs_gradients: bool,
     ) -> tuple[Tensor, Tensor]:
         dtype = _product_dtype(features_ND)
         with torch.autocast(features_ND.device.type, enabled=False):
-            work = _Work(features_ND.to(dtype), weight_VD.to(dtype), bias_V, needs_gradients)
+            work = _Work(features_ND.to(dtype), weight_VD.to(dtype), bias_V, weights_N, needs_gradients)
             first, guesses = 0, []
             for factor, level in enumerate(levels):
                 guesses.append(work.add(digits_NF[:, factor], first, level, label_smoothing))
@@ -115,15 +122,19 @@ class _HeadLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if grad_loss.device.type != "cpu" or grad_loss.item() != 1:
             gradients = [gradient.mul_(grad_loss) for gradient in gradients]
-        return (*(gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes)), None, None, None, None)
+        return (*(gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes)), *(None,) * 5)
 
 
 class _Work:
     """Loss and gradients as they grow, factor by factor and a few rows at a time."""
 
-    def __init__(self, x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, wants_gradients: bool) -> None:
+    def __init__(
+        self, x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, weights_N: Tensor | None, wants_gradients: bool
+    ) -> None:
         wide = torch.promote_types(x_ND.dtype, torch.float32)
         self.x_ND, self.weight_VD, self.bias_V = x_ND, weight_VD, bias_V.to(wide)
+        share_N = self.bias_V.new_full((len(x_ND),), 1 / len(x_ND))
+        self.share_N = share_N if weights_N is None else share_N * weights_N.to(wide)
         self.loss = torch.zeros((), dtype=wide, device=x_ND.device)
         self.gradients: list[Tensor] | None = None
         if wants_gradients:  # those of weights and bias are written whole by the first rows, and added to by others
@@ -144,19 +155,19 @@ class _Work:
             p_nV = logits_nV.sub_(highest_n[:, None]).exp_()
             total_n = p_nV.sum(-1)
             told_n = (total_n.log() + highest_n) - wanted_n.lerp(mean_n, smoothing)
-            self.loss += told_n.sum() / num
+            self.loss += (told_n * self.share_N[part]).sum()
             if self.gradients is not None:
-                self._push(p_nV.div_(total_n[:, None] * num), digits_N[part], part, first, smoothing)
+                self._push(p_nV.mul_((self.share_N[part] / total_n)[:, None]), digits_N[part], part, first, smoothing)
         return torch.cat(guesses)
 
     def _push(self, p_nV: Tensor, digits_n: Tensor, part: slice, first: int, smoothing: float) -> None:
-        """Gradients of a few rows, from their probabilities over N, which are overwritten."""
+        """Gradients of a few rows, from their probabilities times their share, which are overwritten."""
         assert self.gradients is not None
         of_x, of_weight, of_bias = self.gradients
-        num, level = self.x_ND.shape[0], p_nV.shape[1]
+        share_n1, level = self.share_N[part, None], p_nV.shape[1]
         if smoothing:
-            p_nV.sub_(smoothing / (level * num))
-        p_nV.scatter_add_(1, digits_n[:, None], p_nV.new_full((len(digits_n), 1), (smoothing - 1) / num))
+            p_nV.sub_(share_n1 * (smoothing / level))
+        p_nV.scatter_add_(1, digits_n[:, None], share_n1 * (smoothing - 1))
         for block in _blocks(level, p_nV.device):
             table = slice(first + block.start, first + block.stop)
             bias_b, slope_nb = p_nV[:, block].sum(0), p_nV[:, block].to(self.x_ND.dtype)

@@ -143,7 +143,9 @@ class MaskGIT(SavedModel):
         )
         return features_BLD
 
-    def loss(self, features_ND: Tensor, ids_N: Tensor, *, label_smoothing: float = 0.0) -> HeadLoss:
+    def loss(
+        self, features_ND: Tensor, ids_N: Tensor, *, label_smoothing: float = 0.0, weights_N: Tensor | None = None
+    ) -> HeadLoss:
         """(N, D) features of hidden positions and their real ids -> cross-entropy in nats, and guesses.
 
         ``masked_cross_entropy`` of ``logits``, without holding the logits: quicker, and in bounded memory.
@@ -155,6 +157,7 @@ class MaskGIT(SavedModel):
             self.vocab.split(ids_N),
             levels=self.vocab.levels,
             label_smoothing=label_smoothing,
+            weights_N=weights_N,
         )
 
     # Sampling.

@@ -195,6 +195,8 @@ class MaskedParts:
             self_weight=choice.weight if choice.kind == "self" else 0.0,
             shows=choice.kind == "token",
             temperature=choice.temperature,
+            fooling=choice.fooling,
+            judge=self.critic,
         )
         return guesser, Masked(self.critic, start_step=choice.start_step)
 

@@ -99,6 +99,8 @@ class Guesser(nn.Module):
         self_weight: of the loss of the critic inside the generator; 0: it does not learn.
         shows: whether hidden tokens are filled in for a critic beside it.
         temperature: of the draws that fill them in.
+        fooling: the critic as a signal for the generator (``fooling_loss``), its weight; 0: none.
+        judge: the critic beside it, which then tells how real the draws look; None: the one inside.
     """
 
     def __init__(
@@ -110,13 +112,19 @@ class Guesser(nn.Module):
         self_weight: float = 0.0,
         shows: bool = False,
         temperature: float = 1.0,
+        fooling: float = 0.0,
+        judge: TokenCritic | None = None,
     ) -> None:
         super().__init__()
         self.generator, self.masking, self.encoder = generator, masking, encoder
         self.self_weight, self.shows, self.temperature = self_weight, shows, temperature
+        self.fooling, self._judge = fooling, [judge]  # in a list it is no part of what is trained, averaged and saved
 
-    def forward(self, batch: TokenBatch, *, generator: torch.Generator) -> _Guessed:
-        """The loss over hidden tokens, and the self critic's where it learns."""
+    def forward(self, batch: TokenBatch, *, generator: torch.Generator, is_judged: bool = True) -> _Guessed:
+        """The loss over hidden tokens, and the self critic's where it learns.
+
+        Not ``is_judged``: the critic has learned nothing yet that the generator could learn from.
+        """
         model = self.generator
         puzzle = posed(model, batch, self.masking, encoder=self.encoder, generator=generator)
         features_ND = _hidden_features(model, puzzle, generator)
@@ -128,9 +136,18 @@ class Guesser(nn.Module):
         loss, shown = found.loss, None
         if self.self_weight or self.shows:
             shown = Shown(puzzle, drawn_into(model, puzzle, features_ND, self.temperature, generator))
+        scores_BL: Tensor | None = None
         if self.self_weight and shown is not None:
-            term, more = self_critic_loss(model, shown, generator=generator)
+            scores_BL = model.critic_scores(_read(model, shown, generator))
+            term, more = _judged(scores_BL, shown)
             loss, metrics = loss + self.self_weight * term, metrics | more
+        if self.fooling and is_judged and shown is not None:
+            if self._judge[0] is not None:
+                with torch.no_grad():
+                    scores_BL = _read(self._judge[0], shown, generator)
+            assert scores_BL is not None
+            term, more = fooling_loss(model, shown, features_ND, scores_BL)
+            loss, metrics = loss + self.fooling * term, metrics | more
         return _Guessed(loss, metrics, _cut_off(shown) if self.shows else None)
 
 
@@ -167,7 +184,7 @@ class CriticAlone(nn.Module):
         """The generator that stays as it is."""
         return self._kept[0]
 
-    def forward(self, batch: TokenBatch, *, generator: torch.Generator) -> _Guessed:
+    def forward(self, batch: TokenBatch, *, generator: torch.Generator, is_judged: bool = True) -> _Guessed:
         """The critic's loss on tokens that the generator fills in."""
         model = self.generator.to(generator.device).eval()
         with torch.no_grad():
@@ -186,7 +203,7 @@ class Masked:
 
     Args:
         critic: with an optimizer of its own.
-        start_step: the critic learns from here on.
+        start_step: the critic learns from here on, and the generator from it.
     """
 
     def __init__(self, critic: TokenCritic | None = None, *, start_step: int = 0) -> None:
@@ -195,7 +212,8 @@ class Masked:
 
     def __call__(self, model: nn.Module, batch: TokenBatch, *, step: int, generator: torch.Generator) -> Step:
         """The loss of one batch."""
-        found: _Guessed = model(batch.to(generator.device), generator=generator)
+        is_judged = step >= self.start_step
+        found: _Guessed = model(batch.to(generator.device), generator=generator, is_judged=is_judged)
         return Step(found.loss, found.metrics, found.shown, len(batch), batch.num_tokens)
 
     def critic_step(
@@ -276,6 +294,20 @@ def drawn_into(
 def self_critic_loss(model: MaskGIT, shown: Shown, *, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the head that scores a generator's own features of the filled tokens."""
     return _judged(model.critic_scores(_read(model, shown, generator)), shown)
+
+
+def fooling_loss(
+    model: MaskGIT, shown: Shown, features_ND: Tensor, scores_BL: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draws that a critic takes for real become likelier, those that it takes for fake less likely.
+
+    ``mean_i -(r_i - mean r) log p(draw_i)``, r = sigmoid(-score): the policy gradient of SeqGAN (arXiv 1609.05473,
+    equation 6) with the mean as baseline and a reward for each token, since ids cannot be differentiated.
+    """
+    is_masked_BL = shown.puzzle.is_masked_BL
+    reward_N = torch.sigmoid(-scores_BL.detach().float())[is_masked_BL]
+    found = model.loss(features_ND, shown.filled_BL[is_masked_BL], weights_N=reward_N - reward_N.mean())
+    return found.loss, {"fooling_loss": found.loss.detach(), "fooled": reward_N.mean()}
 
 
 def token_critic_loss(

@@ -70,6 +70,8 @@ class CriticChoice:
         weight: of the self critic's loss beside the generator's.
         temperature: of the draws that it judges.
         start_step: a token critic learns from this step on.
+        fooling: weight of a loss by which the generator learns from the critic: its draws are to look real
+            (``train.masked.fooling_loss``); 0: it does not.
         size, changes: of a token critic, as those of the model.
     """
 
@@ -78,16 +80,22 @@ class CriticChoice:
     weight: float = 1.0
     temperature: float = 1.0
     start_step: int = 0
+    fooling: float = 0.0
     size: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(CriticKind):
             raise InputError(f"kind must be one of {', '.join(get_args(CriticKind))}, got {self.kind!r}")
-        if self.weight <= 0 or self.temperature < 0 or self.start_step < 0:
+        if self.weight <= 0 or self.temperature < 0 or self.start_step < 0 or self.fooling < 0:
             raise InputError(
-                "weight must be above 0, temperature and start_step at least 0, got "
-                f"{self.weight}, {self.temperature}, {self.start_step}"
+                "weight must be above 0, temperature, start_step and fooling at least 0, got "
+                f"{self.weight}, {self.temperature}, {self.start_step}, {self.fooling}"
+            )
+        if self.fooling and (self.after or self.temperature != 1):
+            raise InputError(
+                "fooling is for a generator that learns with its critic, from draws of temperature 1; got "
+                f"after={self.after}, temperature={self.temperature}"
             )
         if self.kind == "self" and (self.size or self.changes):
             raise InputError("size and changes are for a critic of kind 'token'; a self critic is a head of the model")
