@@ -134,26 +134,33 @@ def steps(repeats: int) -> dict[str, Any]:
 
 
 def half(theirs: Any, ours: ViViT, pixels: Tensor, video: Tensor, repeats: int) -> dict[str, Any]:
-    """Inference of both under bf16 autocast."""
-    theirs.eval()
-    ours.eval()
+    """Both under bf16 autocast."""
 
     def autocast(call: Any) -> Any:
         def run() -> Any:
-            with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-                return call()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return call().float()
 
         return run
 
-    calls = {
+    logits = {
         "transformers": autocast(lambda: theirs(pixels).logits),
         "tokenreel": autocast(lambda: ours(video)["label"]),
     }
-    difference = float((calls["transformers"]().float() - calls["tokenreel"]()).abs().max())
-    times = {name: sorted(seconds) for name, seconds in race(calls, repeats).items()}
-    ratio = statistics.median(times["transformers"]) / statistics.median(times["tokenreel"])
-    print(f"bf16 infer: {ratio:.2f} x, logits differ by {difference:.3f} at most")
-    return {"cpu_seconds": times, "ratio": ratio, "largest_difference": difference}
+    with torch.inference_mode():
+        difference = float((logits["transformers"]() - logits["tokenreel"]()).abs().max())
+    found: dict[str, Any] = {"largest_difference": difference}
+    for way in ("infer", "train"):
+        for model in (theirs, ours):
+            model.train(way == "train")
+        calls = {name: call_of(way, model, logits[name]) for name, model in zip(logits, (theirs, ours))}
+        times = {name: sorted(seconds) for name, seconds in race(calls, repeats).items()}
+        medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+        ratio = medians["transformers"] / medians["tokenreel"]
+        shown = ", ".join(f"{name} {1e3 * median:.0f} ms" for name, median in medians.items())
+        print(f"bf16 {way}: {shown}; {ratio:.2f} x, logits differ by {difference:.3f} at most")
+        found[way] = {"cpu_seconds": times, "ratio": ratio}
+    return found
 
 
 def pair(activation: str) -> tuple[Any, ViViT]:
