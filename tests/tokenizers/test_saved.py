@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenreel.errors import FormatError, InputError
-from tokenreel.tokenizers import LEARNED
+from tokenreel.tokenizers import LEARNED, load
 from tokenreel.tokenizers.configs import chosen_values, from_values, to_values
 from tokenreel.tokenizers.learned import LearnedTokenizer
 from tokenreel.tokenizers.saved import KINDS, SavedModel
@@ -200,3 +201,40 @@ def test_what_is_pushed_is_what_is_saved(tmp_path: Path, monkeypatch: pytest.Mon
     saved = model.save_pretrained(tmp_path, half=True)
     assert seen["files"] == {path.name: path.read_bytes() for path in saved.iterdir()}
     assert (seen["token"], seen["repo_id"], seen["revision"]) == ("t", "https://hub/someone/line", "next")
+
+
+class Careful(Line):
+    """One weight on which much hangs."""
+
+    def is_kept_whole(self, name: str) -> bool:
+        return name == "layer.bias"
+
+
+def test_weights_on_which_much_hangs_stay_whole_in_half_precision_files(tmp_path: Path) -> None:
+    model = Careful.untrained(seed=3)
+    with torch.no_grad():
+        model.layer.bias.add_(1e-5)
+    folder = model.save_pretrained(tmp_path, half=True)
+    stored = load_file(folder / "model.safetensors")
+    assert {name: tensor.dtype for name, tensor in stored.items()} == {
+        "layer.weight": torch.float16,
+        "layer.bias": torch.float32,
+    }
+    again = Careful.from_pretrained(folder)
+    assert torch.equal(again.layer.bias, model.layer.bias)
+    assert not torch.equal(again.layer.weight, model.layer.weight)
+    model.round_to_half()
+    assert torch.equal(again.layer.weight, model.layer.weight)
+    assert again.fingerprint == model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("video-fsq", "transforms."), ("image-titok", "spectrum."), ("video-titok", "spectrum.")]
+)
+def test_what_ids_hang_on_is_a_small_part_of_a_tokenizer(name: str, part: str) -> None:
+    model = load(name)
+    assert isinstance(model, LearnedTokenizer)
+    whole = [weight for weight in model.state_dict() if model.is_kept_whole(weight)]
+    assert any(weight.startswith(part) for weight in whole)
+    share = sum(model.state_dict()[weight].numel() for weight in whole) / model.num_parameters
+    assert 0 < share < 0.12

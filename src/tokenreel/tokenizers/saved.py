@@ -224,11 +224,15 @@ class SavedModel(nn.Module):
             raise FormatError(f"{config} describes a {cls.kind} of the family {family!r}, not {cls.name!r}")
         return values, fingerprint
 
+    def is_kept_whole(self, name: str) -> bool:
+        """Whether this weight stays float32 in half-precision files: few weights on which much hangs."""
+        return False
+
     @torch.no_grad()
     def round_to_half(self) -> None:
-        """Weights become the nearest that half precision holds: what ``save_pretrained(half=True)`` then keeps."""
-        for tensor in self.state_dict().values():
-            if tensor.is_floating_point():
+        """Weights become the nearest that a half-precision file holds: what ``save_pretrained(half=True)`` keeps."""
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not self.is_kept_whole(name):
                 tensor.copy_(tensor.half())
 
     def save_pretrained(
@@ -238,13 +242,16 @@ class SavedModel(nn.Module):
 
         Args:
             save_directory: made if it is missing; files of these names are replaced, others stay.
-            half: weights as float16: half the bytes, and another fingerprint, since weights are rounded.
+            half: weights as float16, but those that ``is_kept_whole`` names: about half the bytes, and another
+                fingerprint, since weights are rounded.
             card: text of the model card; by default one that states sizes and how to load.
         """
         from safetensors.torch import save_file
 
         folder = Path(save_directory)
-        tensors = {name: _stored(tensor, half) for name, tensor in self.state_dict().items()}
+        tensors = {
+            name: _stored(tensor, half and not self.is_kept_whole(name)) for name, tensor in self.state_dict().items()
+        }
         loaded = {name: _loaded(tensor) for name, tensor in tensors.items()}
         values = to_values(self.config)
         fingerprint = _hash(self.kind, self.name, chosen_values(self.config), loaded)

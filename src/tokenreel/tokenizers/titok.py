@@ -98,6 +98,10 @@ class TiTok(LearnedTokenizer):
             self.code_positions_QD = _start(config.num_queries, outer)
             self.mask_D = _start(outer)
 
+    def is_kept_whole(self, name: str) -> bool:
+        """The spectrum, a few weights: rounded to float16 they changed all ids that changed."""
+        return name.startswith("spectrum.")
+
     @property
     def quantizer_size(self) -> int:
         """K."""

@@ -78,6 +78,10 @@ class TiTokVideo(LearnedTokenizer):
             )
             self.from_cells = nn.Linear(values, config.decoder.dim, bias=False)
 
+    def is_kept_whole(self, name: str) -> bool:
+        """The spectrum, a few weights: rounded to float16 they changed all ids that changed."""
+        return name.startswith("spectrum.")
+
     @property
     def quantizer_size(self) -> int:
         """K."""
