@@ -8,12 +8,12 @@ import pytest
 
 from tokenreel.errors import InputError, MismatchError
 from tokenreel.jobs import encode as job
-from tokenreel.jobs.encode import decode_file, encode_file
+from tokenreel.jobs.encode import decode_file, encode_file, stacks
 from tokenreel.jobs.inspect import inspect_file, sheet_of
 from tokenreel.jobs.tokenizers import init_tokenizer, list_tokenizers
 from tokenreel.media.frames import Selection
 from tokenreel.media.pixels import to_video
-from tokenreel.media.read import read
+from tokenreel.media.read import Frame, read
 from tokenreel.media.write import write
 from tokenreel.samples import SAMPLE_CLIP
 from tokenreel.tokenizers import load, untrained
@@ -38,6 +38,16 @@ def test_a_clip_goes_round_exactly(name: str, tmp_path: Path, monkeypatch: pytes
     assert frames == 10
     np.testing.assert_array_equal(again.frames_THWC, clip.frames_THWC)
     np.testing.assert_allclose(again.pts_seconds, clip.pts_seconds, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 40, 400])
+def test_what_is_handed_over_at_once_does_not_grow_with_the_clip(num_frames: int) -> None:
+    frame = Frame(np.zeros((256, 256, 3), np.uint8), 0.0)
+    times: list[float] = []
+    sizes = [len(part) for part in stacks(iter([frame] * num_frames), 4, times)]
+    assert sum(sizes) == len(times) == num_frames
+    assert all(size % 4 == 0 for size in sizes[:-1])
+    assert max(sizes) * frame.pixels_HWC.nbytes < 5 << 20
 
 
 def test_true_times_are_kept(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -113,7 +114,8 @@ class TokenWriter:
         self.path = Path(path)
         self.header: TokenHeader | None = None
         self.num_tokens = 0
-        self._pts: list[npt.NDArray[np.float64]] = []
+        # One block: small ones that stay between large ones that go cut up the heap, which then grows with the clip.
+        self._pts = array("d")
         self._writer: TensorWriter | None = None
         self._stack = ExitStack()
 
@@ -132,7 +134,7 @@ class TokenWriter:
         self._writer.append(tokens.ids_L)
         self.num_tokens += tokens.num_tokens
         if tokens.pts_seconds is not None:
-            self._pts.append(tokens.pts_seconds)
+            self._pts.extend(tokens.pts_seconds.tolist())
 
     def set(self, *, fps: float | None = None, **meta: Any) -> None:
         """What is known only at the end: the rate, and further metadata (which must be short)."""
@@ -150,7 +152,7 @@ class TokenWriter:
         with self._stack:
             assert self.header is not None
             if self._pts:
-                self._writer.add("pts_seconds", np.concatenate(self._pts))
+                self._writer.add("pts_seconds", np.array(self._pts))
             self._writer.finish(self.header.to_metadata())
 
     def _open(self, tokens: Tokens) -> None:
