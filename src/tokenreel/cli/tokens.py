@@ -26,6 +26,14 @@ from tokenreel.errors import InputError
 
 __all__ = ["decode", "encode", "inspect"]
 
+Views = Annotated[
+    int, typer.Option(min=1, help="Every clip so often: as it is, then changed at random (shards).", metavar="N")
+]
+Changes = Annotated[
+    str | None,
+    typer.Option(help="How views are changed: 'shift: 0.06, flip: 0.5, time_crop: 0.5'.", show_default=False),
+]
+
 
 def encode(
     sources: Annotated[
@@ -64,13 +72,8 @@ def encode(
     precision: Precise = "fp32",
     caption: Annotated[str | None, typer.Option(help="A caption to keep beside the tokens (one file).")] = None,
     split: Annotated[str, typer.Option(help="Which split of the sources (shards).")] = "all",
-    views: Annotated[
-        int, typer.Option(min=1, help="Every clip so often: as it is, then changed at random (shards).", metavar="N")
-    ] = 1,
-    changes: Annotated[
-        str | None,
-        typer.Option(help="How views are changed: 'shift: 0.06, flip: 0.5, time_crop: 0.5'.", show_default=False),
-    ] = None,
+    views: Views = 1,
+    changes: Changes = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole shard.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
