@@ -25,9 +25,9 @@ def test_the_first_view_is_the_example_and_the_others_are_changed() -> None:
     np.testing.assert_array_equal(clips[0].frames_THWC, SCENES[1].clip(Selection(uniform=5)).frames_THWC)
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (clips[one].frames_THWC != clips[other].frames_THWC).mean() > 0.1
-    assert [viewed[index].meta.get("view") for index in range(3, 6)] == [None, 1, 2]
+    assert [viewed[index].meta.get("changed_view") for index in range(3, 6)] == [None, 1, 2]
     assert [viewed[index].caption for index in range(3, 6)] == [SCENES[1].caption] * 3
-    assert [facts.get("meta", {}).get("view") for facts in viewed._readable()][3:6] == [None, 1, 2]
+    assert [facts.get("meta", {}).get("changed_view") for facts in viewed._readable()][3:6] == [None, 1, 2]
 
 
 def test_equal_seeds_give_equal_bytes() -> None:

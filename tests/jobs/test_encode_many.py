@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tokenreel.classify import ViViT
 from tokenreel.cli.main import run as main
 from tokenreel.data.augment import VideoAugment
 from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.jobs import encode_many as job
 from tokenreel.jobs.encode_many import encode_many
+from tokenreel.jobs.evaluate_classifier import labelled_for
 from tokenreel.jobs.inspect import inspect_file, sheet_of
 from tokenreel.media.frames import Selection
 from tokenreel.media.read import read
@@ -96,7 +99,7 @@ def test_drawn_scenes_become_shards_without_pixels_on_disk(tmp_path):
 
 def test_views_are_records_of_their_own_and_only_the_first_is_measured(tmp_path, monkeypatch):
     for action in ("bend", "wave"):
-        for performer in range(2):
+        for performer in range(4):
             clip = Clip(
                 frames_THWC=np.random.default_rng(performer).integers(0, 256, (6, 16, 16, 3), np.uint8),
                 pts_seconds=np.arange(6) / 6,
@@ -105,10 +108,10 @@ def test_views_are_records_of_their_own_and_only_the_first_is_measured(tmp_path,
             (tmp_path / "clips" / action).mkdir(parents=True, exist_ok=True)
             write(tmp_path / "clips" / action / f"performer{performer}.mkv", clip)
     made = encode_many([tmp_path / "clips"], tmp_path / "shards", views=3, changes=VideoAugment(contrast=0.9))
-    assert made.records == 12
+    assert made.records == 24
     reader = ShardReader(tmp_path / "shards")
-    assert [record.meta.get("view") for record in reader] == [None, 1, 2] * 4
-    assert [record.meta["label"] for record in reader] == ["bend"] * 6 + ["wave"] * 6
+    assert [record.meta.get("changed_view") for record in reader] == [None, 1, 2] * 8
+    assert [record.meta["label"] for record in reader] == ["bend"] * 12 + ["wave"] * 12
     assert (np.asarray(reader[0].ids_L) != np.asarray(reader[1].ids_L)).any()
     choice = LabelledChoice(
         sources=(SourceChoice(data=str(tmp_path / "shards")),),
@@ -117,8 +120,20 @@ def test_views_are_records_of_their_own_and_only_the_first_is_measured(tmp_path,
         val_share=0.0,
     )
     parts = choice.parts(seed=0)
-    assert (len(parts.train), len(parts.test)) == (6, 2)
-    assert all(example.group == "performer1" and "view" not in example.meta for example in parts.test)
+    assert (len(parts.train), len(parts.test)) == (18, 2)
+    alone = LabelledChoice(sources=choice.sources, val_share=0.5).parts(seed=0)  # no group is told
+    assert 3 * len(alone.val) + len(alone.train) == 24
+    assert len(alone.val) >= 2
+    assert not {example.meta["origin"] for example in alone.val} & {example.meta["origin"] for example in alone.train}
+    model = ViViT.untrained(replace(ViViT.sizes["tiny"], heads=(("label", ("bend", "wave")),)))
+    assert len(labelled_for(tmp_path / "shards", model)[0]) == 8
+
+
+def test_a_column_of_that_name_is_no_mark(tmp_path):
+    write(tmp_path / "a.mkv", Clip(frames_THWC=np.zeros((2, 16, 16, 3), np.uint8), pts_seconds=np.arange(2.0), fps=1.0))
+    (tmp_path / "table.csv").write_text("path,changed_view\na.mkv,PLAX\n")
+    encode_many([tmp_path / "table.csv"], tmp_path / "shards")
+    assert "changed_view" not in ShardReader(tmp_path / "shards")[0].meta
 
 
 def test_views_of_the_command(tmp_path, monkeypatch, capsys):
@@ -135,9 +150,28 @@ def test_views_of_the_command(tmp_path, monkeypatch, capsys):
         (["-o", str(tmp_path / "b"), "--changes", "flip: 1.0"], "say how many: --views 16"),
         (["-o", str(tmp_path / "b"), "--views", "2", "--changes", "flip: ["], "must be named numbers"),
         (["-o", str(tmp_path / "b"), "--views", "2", "--changes", "flop: 1.0"], "did you mean 'flip'"),
-        (["-o", str(tmp_path / "b.tokens"), "--views", "2"], "--views and --changes are for shards"),
+        (["-o", str(tmp_path / "b"), "--views", "2", "--changes", ""], "must be named numbers"),
+        (["-o", str(tmp_path / "b.tokens")], "drawn scenes become a folder of shards; name it: -o shards/"),
+        ([], "drawn scenes become a folder of shards"),
     ):
         code, err = say(*words)
         assert code == 2
         assert message in err
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("selection", "fps", "times"),
+    [
+        (Selection(), 8.0, np.arange(10) / 8),
+        (Selection(every=2), 4.0, np.arange(5) / 4),
+        (Selection(uniform=5), 4.0, (np.arange(5) * 2 + 1) / 8),
+        (Selection(start_seconds=0.5, end_seconds=1.0), 8.0, np.arange(4, 8) / 8),
+        (Selection(fps=4.0), 4.0, np.arange(5) / 4),
+    ],
+)
+def test_drawn_scenes_have_a_rate_and_seconds(tmp_path, selection, fps, times):
+    encode_many(["rendered:1,10,16,16"], tmp_path / "shards", selection=selection)
+    [record] = ShardReader(tmp_path / "shards")
+    assert record.fps == pytest.approx(fps)
+    np.testing.assert_allclose(record.pts_seconds, times, atol=1e-6)

@@ -256,9 +256,7 @@ def test_a_run_from_before_an_option_goes_on_where_the_option_has_its_default(tm
     run(tmp_path / "run", "loop.steps=2")
     told = tmp_path / "run" / "recipe.json"
     values = json.loads(told.read_text())
-    for absent in ("config", "config_defaults"):
-        values["model"][absent] = values["model"][absent].copy()
-    del values["model"]["config"]["fit"]
+    del values["model"]["config"]["fit"], values["model"]["config_defaults"]
     told.write_text(json.dumps(values))
     assert run(tmp_path / "run", "loop.steps=3", resume=True)["steps"] == 3
     told.write_text(json.dumps(values))

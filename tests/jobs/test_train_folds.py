@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from tokenreel.cli.main import run as main
-from tokenreel.errors import InputError
+from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.jobs import train_folds as job
 from tokenreel.jobs.train_folds import FOLDS_NAME, train_folds
+from tokenreel.train.loop import Trainer
 
 torch.set_num_threads(1)
 
@@ -92,6 +93,34 @@ def test_it_goes_on_where_it_was_stopped(
     assert f"label: {whole['heads']['label']['mistakes']} of 6 wrong" in out
     after = json.loads((tmp_path / "cut" / FOLDS_NAME).read_text())
     assert after["heads"] == json.loads(json.dumps(whole["heads"]))
+
+
+def test_a_fold_killed_before_its_first_checkpoint_begins_anew(
+    actions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"folder": tmp_path, "overrides": SMALL, "data": [str(actions)], "device": "cpu"}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "run", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        train_folds("vivit-weizmann", **told)  # type: ignore[arg-type]
+    assert (tmp_path / "00-performer0" / "metrics.jsonl").exists()
+    with pytest.warns(TokenReelWarning, match="holds no checkpoint yet"):
+        assert train_folds("vivit-weizmann", **told)["finished"]  # type: ignore[arg-type]
+
+
+def test_names_of_groups_may_be_anything(actions: Path, tmp_path: Path) -> None:
+    for action in ("bend", "wave"):
+        (tmp_path / "set" / action).mkdir(parents=True)
+        for number, name in enumerate(("\U0001f600 a", "no: 'b'")):
+            content = (actions / action / f"performer{number}.gif").read_bytes()
+            (tmp_path / "set" / action / f"{name}.gif").write_bytes(content)
+    told = train_folds(
+        "vivit-weizmann",
+        folder=tmp_path / "runs",
+        overrides=[*SMALL, "data.group=/(.*).gif"],
+        data=[str(tmp_path / "set")],
+        device="cpu",
+    )
+    assert sorted(fold["group"] for fold in told["folds"]) == sorted(("\U0001f600 a", "no: 'b'"))
 
 
 def test_what_has_no_groups_is_refused(actions: Path, tmp_path: Path) -> None:

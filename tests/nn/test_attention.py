@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.errors import InputError
+from tokenreel.nn import attention
 from tokenreel.nn.attention import attend, packed_mask
 
 torch.set_num_threads(1)
@@ -175,22 +176,33 @@ def test_the_flash_kernel_agrees_with_the_plain_path(options: dict) -> None:
 
 
 @pytest.mark.parametrize("mask", ["none", "causal", "window", "valid", "both"])
-def test_short_rows_in_bfloat16_are_the_equation_to_its_rounding(mask: str) -> None:
-    q, k, v = qkv(3, 12, 8, heads=2)
-    seen, options = torch.ones(12, 12, dtype=torch.bool), {}
+@pytest.mark.parametrize(
+    ("length", "extra", "is_short"), [(12, 0, True), (9, 5, True), (32, 0, True), (100, 0, True), (600, 0, False)]
+)
+def test_short_rows_in_bfloat16_are_the_equation_to_its_rounding(
+    mask: str, length: int, extra: int, is_short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = attention._written_out
+    monkeypatch.setattr(attention, "_written_out", lambda *given: (calls.append(1), real(*given))[1])
+    keys = length + extra
+    q, k, v = qkv(3, length, 8, heads=2, keys=keys)
+    back = torch.arange(length)[:, None] + extra - torch.arange(keys)[None, :]
+    seen, options = torch.ones(length, keys, dtype=torch.bool), {}
     if mask in ("causal", "window", "both"):
-        options["causal"], seen = True, seen.tril()
+        options["causal"], seen = True, back >= 0
     if mask == "window":
-        options["window"], seen = 3, seen.triu(-2)
-    seen = seen.expand(3, 1, 12, 12)
+        options["window"], seen = 3, (back >= 0) & (back < 3)
+    seen = seen.expand(3, 1, length, keys)
     if mask in ("valid", "both"):
-        options["valid_mask"] = valid = torch.arange(12) < torch.tensor([[12], [5], [0]])
+        options["valid_mask"] = valid = torch.arange(keys) < torch.tensor([[keys], [5], [0]])
         seen = seen & valid[:, None, None]
     half = [x.bfloat16().requires_grad_() for x in (q, k, v)]
     out = attend(*half, **options)
+    assert bool(calls) == (is_short or mask == "window")
     assert out.dtype == torch.bfloat16
     expected = written_out(*(x.detach().float() for x in half), seen)
-    torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(out.float(), expected, atol=3e-2, rtol=3e-2)
     torch.testing.assert_close(out, attend(*half, **options), atol=0, rtol=0)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(attend(*half, **options), out, atol=0, rtol=0)
@@ -199,6 +211,16 @@ def test_short_rows_in_bfloat16_are_the_equation_to_its_rounding(mask: str) -> N
     attend(*plain, **options).square().sum().backward()
     for found, wanted in zip(half, plain):
         torch.testing.assert_close(found.grad.float(), wanted.grad, atol=0.1, rtol=0.1)
+
+
+def test_other_precisions_are_answered_in_their_own() -> None:
+    q, k, v = qkv(2, 12, 8, heads=2)
+    for dtype in (torch.float32, torch.float64):
+        assert attend(*(x.to(dtype) for x in (q, k, v))).dtype == dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend(*(x.double() for x in (q, k, v))).dtype == torch.float64
+    with torch.autocast("cpu", torch.float16):
+        assert attend(*(x.bfloat16() for x in (q, k, v))).dtype == torch.float16
 
 
 def test_bfloat16_rows_see_nothing_of_what_is_hidden() -> None:

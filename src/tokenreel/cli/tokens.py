@@ -94,9 +94,9 @@ def encode(
         "device": device,
         "precision": precision_of(precision),
     }
+    if output is None or output.suffix == ".tokens":
+        _check_one(sources, output)
     if output is None:
-        if len(sources) != 1 or sources[0].is_dir():
-            raise InputError("many files become a folder of shards; name it: -o shards/")
         output = Path(f"{sources[0].stem}.tokens")
     if output.suffix == ".tokens":
         if views != 1 or changes is not None:
@@ -116,6 +116,13 @@ def encode(
     )
 
 
+def _check_one(sources: list[Path], output: Path | None) -> None:
+    if any(str(source).startswith("rendered:") and not source.exists() for source in sources):
+        raise InputError("drawn scenes become a folder of shards; name it: -o shards/")
+    if output is None and (len(sources) != 1 or sources[0].is_dir()):
+        raise InputError("many files become a folder of shards; name it: -o shards/")
+
+
 def _changed(text: str | None, views: int) -> dict[str, Any]:
     """The changes as a recipe would say them."""
     if text is None:
@@ -131,7 +138,7 @@ def _changed(text: str | None, views: int) -> dict[str, Any]:
         values = yaml.safe_load("{" + text.strip().strip("{}") + "}")
     except yaml.YAMLError:
         values = None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not values:
         raise InputError(f"--changes must be named numbers such as 'shift: 0.06, flip: 0.5', got {text!r}")
     return {"changes": from_values(VideoAugment, values)}
 

@@ -21,13 +21,62 @@ from tokenreel.types import Clip
 
 from .augment import VideoAugment
 from .collection import Collection
-from .example import Example
+from .example import VIEW, Example
+from .labelled import LabelledSet
 from .payload import Payload, Pixels, Size
 
-__all__ = ["VIEW", "ChangedViews"]
+__all__ = ["ChangedViews", "grouped_by_clip", "unchanged"]
 
-VIEW = "view"
-"""In ``meta`` of a changed example: which view it is, from 1 on. What is measured must leave these out."""
+
+def unchanged(labelled: LabelledSet) -> LabelledSet:
+    """The set without changed views of token records: those are to learn from, not to measure by.
+
+    Records that cannot be read stay, for whoever measures to name.
+    """
+    kept = []
+    for number in range(len(labelled)):
+        try:
+            example = labelled[number]
+        except (InputError, OSError):
+            kept.append(number)
+            continue
+        if example.kind != "tokens":
+            return labelled
+        if not example.meta.get(VIEW):
+            kept.append(number)
+    return labelled if len(kept) == len(labelled) else labelled.take(kept, name=labelled.name)
+
+
+def grouped_by_clip(labelled: LabelledSet) -> LabelledSet:
+    """A set of token records without groups, grouped by what was encoded where that has several views.
+
+    Views of one clip must lie on one side of a split.
+    """
+    if any(group is not None for group in labelled.groups):
+        return labelled
+    metas: list[dict[str, Any]] = []
+    for number in range(len(labelled)):
+        try:
+            example = labelled[number]
+        except (InputError, OSError):
+            metas.append({})
+            continue
+        if example.kind != "tokens":
+            return labelled
+        metas.append(dict(example.meta))
+    if not any(meta.get(VIEW) for meta in metas):
+        return labelled
+    heads = {head: labelled.targets(head) for head in labelled.heads}
+    groups = [str(meta.get("origin", labelled.key(number))) for number, meta in enumerate(metas)]
+    return LabelledSet(
+        labelled.whole,
+        labelled.heads,
+        heads,
+        groups=groups,
+        splits=labelled.splits,
+        indices=labelled.indices,
+        name=labelled.name,
+    )
 
 
 class ChangedViews(Collection):
@@ -76,6 +125,11 @@ class _ChangedPayload(Payload):
     seeds: tuple[int, int, int]
     kind = "array"
 
+    @property
+    def view(self) -> int:
+        """From 1 on."""
+        return self.seeds[2]
+
     def what(self) -> str:
         """For messages."""
         return f"a changed view of {self.example.payload.what()}"
@@ -96,10 +150,11 @@ class _ChangedPayload(Payload):
         if not self.augment.time_crop:
             return self.example.payload.clip(selection, size)
         wanted = selection.uniform
-        more = selection if wanted is None else replace(selection, uniform=2 * wanted)
+        more = selection if wanted is None else replace(selection, uniform=2 * wanted, max_frames=None)
         clip = self.example.payload.clip(more, size)
         first, second = torch.rand(2, generator=generator).tolist()
         length = max(1, round(len(clip) * (1 - self.augment.time_crop * first)))
         start = int(second * (len(clip) - length + 1))
         chosen = start + (np.arange(length) if wanted is None else uniform_indices(length, wanted))
+        chosen = chosen[: selection.max_frames]
         return replace(clip, frames_THWC=clip.frames_THWC[chosen], pts_seconds=clip.pts_seconds[chosen])

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
     from .payload import Kind, Payload, Size
 
-__all__ = ["Example", "Label"]
+__all__ = ["VIEW", "Example", "Label"]
 
 Label = str | int
+
+VIEW = "changed_view"
+"""In ``meta`` of an example that was changed before it was encoded: which view it is, from 1 on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -72,6 +72,8 @@ def open_collection(
     if f"{path}:".startswith(RENDERED) and not here.exists():
         _refuse(options, "drawn scenes", "label", "captions", "kind", "columns", "root")
         _refuse_split(split, path)
+        if group is not None:
+            raise InputError(f"drawn scenes have no groups to find by group={group!r}; leave it out")
         count, size = asked_scenes(str(path))
         return CaptionedScenes(count, *(size or ()))
     if not here.exists():

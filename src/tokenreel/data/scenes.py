@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tokenreel.errors import InputError
 from tokenreel.media.frames import Selection
+from tokenreel.media.info import steady_fps
+from tokenreel.media.pixels import parse_size, resize
 from tokenreel.render import caption, draw_scene, labels, render_clip
 from tokenreel.types import Clip
 
@@ -17,6 +19,7 @@ from .collection import Collection
 from .example import Example
 from .labelled_rendered import RENDERED
 from .payload import ArrayPayload
+from .pixel_shards import chosen
 
 __all__ = ["CaptionedScenes"]
 
@@ -60,6 +63,18 @@ class _ScenePayload(ArrayPayload):
     """A drawn clip, with the times of its frames."""
 
     def clip(self, selection: Selection, size: Any) -> Clip:
-        """The chosen frames."""
-        clip = super().clip(selection, size)
-        return replace(clip, pts_seconds=clip.pts_seconds / _SCENE_FPS, fps=_SCENE_FPS)
+        """The chosen frames.
+
+        Raises:
+            InputError: none lies in the range.
+        """
+        frames_THWC = self.load()
+        numbers, times = chosen(np.arange(len(frames_THWC)) / _SCENE_FPS, selection, _SCENE_FPS)
+        if not numbers:
+            raise InputError(
+                f"{self.name} lasts {len(frames_THWC) / _SCENE_FPS:g} s: no frame lies in the chosen range"
+            )
+        pts_seconds = np.array(times, np.float64)
+        fps = selection.fps or steady_fps(pts_seconds) or _SCENE_FPS
+        pixels = resize(np.ascontiguousarray(frames_THWC[numbers]), parse_size(size))
+        return Clip(frames_THWC=pixels, pts_seconds=pts_seconds, fps=fps, source=self.name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenreel.data.collection import Collection
-from tokenreel.data.example import Example
+from tokenreel.data.example import VIEW, Example
 from tokenreel.data.opening import open_collection
 from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.jobs.encode import pixels_for, stacks, stream_of
@@ -157,8 +157,8 @@ def _encoded(
     index: int,
 ) -> Tokens:
     meta = {**example.facts(), "example": index, **coder.reference}
-    if "view" in example.meta:
-        meta["view"] = example.meta["view"]
+    if (view := getattr(example.payload, "view", None)) is not None:
+        meta[VIEW] = view
     if example.kind != "media":
         clip = example.clip(selection, size=size)
         stream = stream_of(coder, token_count)

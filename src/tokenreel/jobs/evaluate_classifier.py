@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokenreel.classify import Classifier, ViViT
+from tokenreel.data.changed import unchanged
 from tokenreel.data.labelled import LabelledSet
 from tokenreel.data.labelled_open import open_labelled
 from tokenreel.data.labelled_rendered import RENDERED, SCENES_OF, asked_scenes, rendered_set
@@ -179,6 +180,7 @@ def labelled_for(
         source = _opened(source, model, asked, split, group, is_said=head is not None)
     elif split not in (None, "all"):
         source = source.part(split)
+    source = unchanged(source)
     return source, _matched(source, own, asked)
 
 

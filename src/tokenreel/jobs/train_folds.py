@@ -38,7 +38,8 @@ def train_folds(
 ) -> dict[str, Any]:
     """Train without each group in turn and measure on it: a folder a group in ``folder``, and ``folds.json``.
 
-    Stopped, the same call goes on: groups that are done are read, the one in the middle goes on from its checkpoint.
+    Stopped, the same call goes on: groups that are done are only measured again, the one in the middle goes on from
+    its checkpoint.
 
     Args:
         recipe, overrides, data, device, on_line: as for ``train``; of a classifier whose data has groups.
@@ -67,14 +68,14 @@ def train_folds(
         if on_fold is not None:
             on_fold(group, number, len(groups))
         place = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', group)}"
-        chosen = [*overrides, f"data.hold_out={json.dumps(group)}"]
+        chosen = [*overrides, f"data.hold_out={json.dumps(group, ensure_ascii=False)}"]
         result = train(
             recipe,
             folder=place,
             overrides=chosen,
             data=data,
             device=device,
-            resume=latest(place / "checkpoints") is not None,
+            resume=(place / "metrics.jsonl").is_file() or latest(place / "checkpoints") is not None,
             on_line=on_line,
         )
         if not result["finished"]:

@@ -29,6 +29,8 @@ _BLOCK = 64
 
 _SHORT, _MOST_SCORES = 512, 1 << 26
 """Keys, and scores in all, up to which bfloat16 attention on a CPU is written out."""
+_MOST_KEPT_SCORES = 1 << 24
+"""The same where scores are kept for gradients: 32 MiB twice."""
 
 
 def attend(
@@ -107,17 +109,18 @@ def _is_quicker_written_out(q_BLAd: Tensor, k_BSGd: Tensor, mask: Tensor | None)
     """Short rows in bfloat16 on a CPU: there SDPA's tiles take two to six times as long as three plain products."""
     if q_BLAd.device.type != "cpu" or (mask is not None and mask.dtype != torch.bool):
         return False
-    is_cast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    if not (q_BLAd.dtype == torch.bfloat16 or is_cast) or q_BLAd.shape[2] != k_BSGd.shape[2]:
+    if q_BLAd.dtype == torch.float64 or q_BLAd.shape[2] != k_BSGd.shape[2]:
         return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q_BLAd.dtype
     (B, L, A, _), S = q_BLAd.shape, k_BSGd.shape[1]
-    return S <= _SHORT and B * A * L * S <= _MOST_SCORES
+    most = _MOST_KEPT_SCORES if torch.is_grad_enabled() and q_BLAd.requires_grad else _MOST_SCORES
+    return dtype == torch.bfloat16 and S <= _SHORT and most >= B * A * L * S
 
 
 def _written_out(
     q_BLAd: Tensor, k_BSAd: Tensor, v_BSAd: Tensor, mask: Tensor | None, causal: bool, scale: float | None
 ) -> Tensor:
-    """The same in three steps, in bfloat16; the softmax itself is computed in float32."""
+    """The same in three steps. Scores are rounded to bfloat16, so errors are about twice those of SDPA's tiles."""
     if causal and mask is None and q_BLAd.shape[1] > 1:
         mask = _band(q_BLAd.shape[1], k_BSAd.shape[1], None, q_BLAd.device)
     with torch.autocast("cpu", enabled=False):

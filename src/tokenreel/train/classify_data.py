@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tokenreel.data.changed import VIEW
+from tokenreel.data.changed import grouped_by_clip, unchanged
 from tokenreel.data.facts import split_name
 from tokenreel.data.labelled import LabelledSet
 from tokenreel.data.labelled_open import open_labelled
@@ -19,14 +19,6 @@ __all__ = ["DataParts", "LabelledChoice"]
 
 _TRAIN, _VAL, _TEST = "train", "val", "test"
 _TEST_SHARE = 0.05  # of rendered scenes, where there is no validation part to be as large as
-
-
-def _unchanged(part: LabelledSet | None) -> LabelledSet | None:
-    """Without the views of token records that were changed before they were encoded: those are to learn from."""
-    if part is None or part[0].kind != "tokens":
-        return part
-    kept = [number for number in range(len(part)) if not part[number].meta.get(VIEW)]
-    return part if len(kept) == len(part) else part.take(kept, name=part.name)
 
 
 class DataParts(NamedTuple):
@@ -95,7 +87,7 @@ class LabelledChoice(DataChoice):
             found = found._replace(train=parts[_TRAIN], val=parts[_VAL])
         check_complete(found.train)
         check_apart(*(part for part in found if part is not None))
-        return found._replace(val=_unchanged(found.val), test=_unchanged(found.test))
+        return DataParts(found.train, *(None if part is None else unchanged(part) for part in (found.val, found.test)))
 
     def groups(self) -> tuple[str, ...]:
         """The groups of the source in order of name, any of which ``hold_out`` may name; of drawn scenes none."""
@@ -111,9 +103,10 @@ class LabelledChoice(DataChoice):
 
     def _whole(self) -> LabelledSet:
         source = self._source()
-        return open_labelled(
+        found = open_labelled(
             source.data, split=source.split, group=self.group, labels=self.labels, heads=self.heads or None
         )
+        return grouped_by_clip(found)
 
     def _held_out(self, whole: LabelledSet) -> DataParts:
         groups = [self.hold_out] if isinstance(self.hold_out, str) else list(self.hold_out or ())
