@@ -7,10 +7,11 @@ One thread, process CPU seconds, median and spread; random weights, 288 tokens o
 is 150 GFLOP/s). ``train step`` is batch 1: forward, loss, backward, AdamW on all weights, gradients cleared (1.36 s
 there); it is timed with a share of 2 / pi of the tokens masked, the mean of the cosine schedule, and with all of them.
 Output layer and loss are one operation on the masked positions; before anything is timed, its gradients are compared
-with those of logits and torch's cross-entropy. ``plain loss`` is the step with these.
+with those of logits and torch's cross-entropy. ``plain loss`` is the step with these, ``bf16`` autocast to bfloat16.
+Freed memory is kept, as ``tokenreel train`` does it for generators.
 
-Floors are FLOPs (attention included) over the matmul peak, measured turn by turn with the calls; a step also reads and
-writes every weight, its gradient and AdamW's two averages once: 28 bytes a weight over the measured copy bandwidth.
+Floors are FLOPs (attention included) over the matmul peak of the precision, measured turn by turn; a step also reads
+and writes every weight, its gradient and AdamW's two averages once: 28 bytes a weight over the measured copy bandwidth.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from clock import PEAK_SIDE, cpu_name, flops_of, peak_call, race, told
 from tokenreel.generate.condition import Condition
 from tokenreel.generate.loss import masked_cross_entropy, picked
 from tokenreel.generate.maskgit import MaskGIT
+from tokenreel.nn.kept_memory import keep_freed_memory
 from tokenreel.types import Grid
 
 GRID = Grid(t=9, h=8, w=4)
@@ -78,11 +80,13 @@ class Case:
             return masked_cross_entropy(logits, self.model.vocab.split(real_N))
         return self.model.loss(picked(features_BLD, is_masked_BL), real_N).loss
 
-    def step(self, share: float, *, plain: bool = False) -> Callable[[], object]:
+    def step(self, share: float, *, plain: bool = False, is_low: bool = False) -> Callable[[], object]:
         """One training step with this share masked."""
 
         def call() -> None:
-            self.loss(self.masked(share), plain=plain).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_low):
+                loss = self.loss(self.masked(share), plain=plain)
+            loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
 
@@ -113,6 +117,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     case = Case(args.size)
     print(
         f"{args.size}: {case.model.num_parameters:,} parameters; gradients agree within {compare(case):.1e}", flush=True
@@ -124,18 +129,23 @@ def main() -> None:
         "forward": case.forward,
         **{name: case.step(share) for name, share in steps.items()},
         "train step, 2/pi masked, plain loss": case.step(2 / math.pi, plain=True),
+        "matmul peak, bf16": peak_call(torch.bfloat16),
+        "train step, 2/pi masked, bf16": case.step(2 / math.pi, is_low=True),
     }
     flops = {"forward": flops_of(case.forward)[1]}
     for name, share in steps.items():
         flops[name] = flops_of(lambda: case.loss(case.masked(share), plain=True).backward())[1]
         case.optimizer.zero_grad()
-    flops["train step, 2/pi masked, plain loss"] = flops["train step, 2/pi masked"]
+    for name in ("plain loss", "bf16"):
+        flops[f"train step, 2/pi masked, {name}"] = flops["train step, 2/pi masked"]
     times = race(calls, args.repeats)
-    peak = 2 * PEAK_SIDE**3 / statistics.median(times["matmul peak"])
+    peaks = {name: 2 * PEAK_SIDE**3 / statistics.median(times[f"matmul peak{name}"]) for name in ("", ", bf16")}
     bandwidth = 8 * COPIED / statistics.median(times["copy"])
-    print(f"matmul peak {peak / 1e9:.0f} GFLOP/s, copy {bandwidth / 1e9:.1f} GB/s")
+    shown = " and ".join(f"{peak / 1e9:.0f} GFLOP/s{name}" for name, peak in peaks.items())
+    print(f"matmul peak {shown}, copy {bandwidth / 1e9:.1f} GB/s")
     result: dict[str, object] = {"size": args.size, "parameters": case.model.num_parameters}
     for name, count in flops.items():
+        peak = peaks[", bf16" if name.endswith("bf16") else ""]
         floor = count / peak + (STEP_BYTES * case.model.num_parameters / bandwidth if "step" in name else 0)
         spread = sorted(times[name])
         told(name, spread, f"; {count / 1e9:.1f} GFLOP, floor {floor:.3f} s")
@@ -148,7 +158,8 @@ def main() -> None:
         }
     result["machine"] = {
         "processor": cpu_name(),
-        "gflop_per_second": round(peak / 1e9, 1),
+        "gflop_per_second": round(peaks[""] / 1e9, 1),
+        "gflop_per_second_bf16": round(peaks[", bf16"] / 1e9, 1),
         "gigabytes_per_second": round(bandwidth / 1e9, 1),
         "load": os.getloadavg(),
         "python": platform.python_version(),

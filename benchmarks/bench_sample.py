@@ -4,19 +4,20 @@
 
 The generator of phenaki-pytorch's README: 94.6 M parameters (dim 512, depth 6, 8 heads of 64, text 32 x 768), 288
 tokens on a grid of 9x8x4, 65,536 ids; 18 steps, guidance 3. One thread, process CPU seconds, medians with the spread,
-random weights. The floor is torch's count of FLOPs, with attention, over the core's own matmul peak, timed between the
-repeats. Outputs are compared first: guidance in one batch with two passes, logits of open positions with all logits,
-equal seeds, and the frequencies of draws with their probabilities. ``--storyboards`` measures the peak memory of 10 s
-and 60 s, each in a process of its own.
+random weights. The floor is torch's count of FLOPs, with attention, over the core's own matmul peak in the same
+precision, timed between the repeats. Outputs are compared first: guidance in one batch with two passes, logits of open
+positions with all logits, features in bfloat16 with those in float32, equal seeds, and the frequencies of draws with
+their probabilities. ``--storyboards`` measures the peak memory of 10 s and 60 s made into mp4 as ``tokenreel generate``
+does, each in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,21 @@ from tokenreel.generate import Condition, MaskGIT, TokenCritic
 from tokenreel.generate.maskgit_config import tied
 from tokenreel.generate.sample import sample
 from tokenreel.generate.sample_draw import draw
-from tokenreel.generate.scenes import make_scenes
-from tokenreel.generate.storyboard import Scene, Storyboard
+from tokenreel.jobs.generate import generate_video
+from tokenreel.nn.kept_memory import keep_freed_memory
 from tokenreel.tokenizers import CViViT
 from tokenreel.types import Grid
 
 GRID, STEPS, SCALE = Grid(t=9, h=8, w=4), 18, 3.0
-# name, order, autocast to bf16, what phenaki-pytorch takes on a core of 150 GFLOP/s (seconds), what is wanted
+LENGTHS = (10, 60)  # seconds of storyboards
+# name, order, precision, what phenaki-pytorch takes on a core of 150 GFLOP/s (seconds), what is wanted
 CASES = (
-    ("confidence", "confidence", False, 21.9, 8.0),
-    ("confidence, bf16", "confidence", True, None, 3.5),
-    ("critic", "critic", False, 26.9, 11.0),
-    ("critic, bf16", "critic", True, None, None),
-    ("halton", "halton", False, None, None),
+    ("confidence", "confidence", "fp32", 21.9, 8.0),
+    ("confidence, bf16", "confidence", "bf16", None, 3.5),
+    ("critic", "critic", "fp32", 26.9, 11.0),
+    ("critic, bf16", "critic", "bf16", None, None),
+    ("halton", "halton", "fp32", None, None),
+    ("halton, bf16", "halton", "bf16", None, None),
 )
 
 
@@ -54,10 +57,17 @@ def condition() -> Condition:
 
 
 def check_guidance(model: MaskGIT) -> None:
-    """One batch of both branches, combined before the output layer, against two passes combined after it."""
+    """One batch of both branches, combined before the output layer, against two passes combined after it; and bf16."""
     told, ids_BL = condition(), torch.randint(0, model.vocab.vocab_size, (1, GRID.num_cells), generator=generator())
     with torch.no_grad():
-        both = model.features(ids_BL, grid=GRID, prepared=model.prepare(told, num=1, guided=True))
+        is_wanted = torch.arange(GRID.num_cells)[None] < 9
+        prepared = model.prepare(told, num=1, guided=True)
+        both = model.features(ids_BL, grid=GRID, prepared=prepared, wanted=is_wanted)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = model.features(ids_BL, grid=GRID, prepared=model.prepare(told, num=1, guided=True), wanted=is_wanted)
+        off = float((low - both).square().mean().sqrt() / both.square().mean().sqrt())
+        print(f"  features in bfloat16 differ by {off:.1%} (root mean square) from those in float32")
+        assert off < 0.02, off
         one = (both[1:] + SCALE * (both[:1] - both[1:]))[0, 5:9]
         (quick,) = model.logits(one)
         is_null = torch.tensor([True])
@@ -89,8 +99,7 @@ def shown(name: str, seconds: list[float], peaks: list[float], counts: tuple[int
     floor, median = counts[1] / peak, statistics.median(seconds)
     print(
         f"  {name:24} {median:7.2f} s [{min(seconds):.2f}, {max(seconds):.2f}]  {counts[1] / 1e9:6.0f} GFLOP, floor "
-        f"{floor:.2f} s at {peak / 1e9:.0f} GFLOP/s ({floor / median:.0%})  "
-        f"a core of 150 GFLOP/s: {median * peak / 150e9:.2f} s{more}",
+        f"{floor:.2f} s at {peak / 1e9:.0f} GFLOP/s ({floor / median:.0%}){more}",
         flush=True,
     )
     return {
@@ -104,24 +113,24 @@ def shown(name: str, seconds: list[float], peaks: list[float], counts: tuple[int
 
 
 def bench_case(model: MaskGIT, critic: TokenCritic, case: tuple[Any, ...], repeats: int) -> dict[str, Any]:
-    name, order, is_bf16, rival, wanted = case
-    told = condition()
+    name, order, precision, rival, wanted = case
+    told, model.precision = condition(), precision
 
     def call(steps: int = STEPS) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext():
-            return sample(
-                model,
-                grid=GRID,
-                condition=told,
-                order=order,
-                steps=steps,
-                guidance_scale=SCALE,
-                critic=critic if order == "critic" else None,
-                generator=generator(),
-            )
+        return sample(
+            model,
+            grid=GRID,
+            condition=told,
+            order=order,
+            steps=steps,
+            guidance_scale=SCALE,
+            critic=critic if order == "critic" else None,
+            generator=generator(),
+        )
 
     assert torch.equal(call(2), call(2)), "equal seeds gave different ids"
-    times = race({"peak": peak_call(), name: call}, repeats)
+    peak = peak_call(torch.bfloat16 if precision == "bf16" else torch.float32)
+    times = race({"peak": peak, name: call}, repeats)
     more = (f"  phenaki {rival}" if rival else "") + (f"  wanted {wanted}" if wanted else "")
     return shown(name, times[name], times["peak"], flops_of(call), more)
 
@@ -143,33 +152,39 @@ def bench_draw(repeats: int) -> dict[str, Any]:
     return {"case": "draw", "cpu_seconds": medians}
 
 
-def storyboard(seconds: float) -> Storyboard:
-    scenes = tuple(Scene(prompt=f"scene {number}", seconds=seconds / 5) for number in range(5))
-    return Storyboard(scenes=scenes, size=(64, 64), fps=8, window_frames=17, steps=4, guidance_scale=2.0)
-
-
-def _memory(seconds: float, pipe: Any) -> None:
-    torch.set_num_threads(1)
+def saved(folder: Path) -> None:
+    """An untrained generator with its tokenizer in one folder, and storyboards of 10 and of 60 seconds."""
     tokenizer = CViViT.untrained("tiny")
+    tokenizer.save_pretrained(folder / "model" / "tokenizer")
     model = MaskGIT.untrained(tied(MaskGIT.sizes["tiny"], tokenizer, levels=tokenizer.config.quantizer.levels))
-    parts = make_scenes(model, tokenizer, None, storyboard(seconds))
-    frames = sum(part.video_CTHW.shape[1] for part in parts)
-    assert frames == round(seconds * 8), f"{frames} frames were made"
+    model.save_pretrained(folder / "model")
+    for seconds in LENGTHS:
+        scenes = ", ".join(f"{{prompt: scene {number}, seconds: {seconds / 5}}}" for number in range(5))
+        options = "size: 64x64, fps: 8, window_frames: 17, steps: 4, guidance_scale: 2"
+        (folder / f"{seconds}.yaml").write_text(f"{{{options}, scenes: [{scenes}]}}")
+
+
+def _memory(seconds: int, folder: Path, pipe: Any) -> None:
+    torch.set_num_threads(1)
+    story = folder / f"{seconds}.yaml"
+    made = generate_video(None, folder / f"{seconds}.mp4", model=str(folder / "model"), storyboard=story)
+    assert made.num_frames == seconds * 8, f"{made.num_frames} frames were made"
     status = Path("/proc/self/status").read_text()
     pipe.send(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
-def bench_storyboards() -> list[dict[str, Any]]:
+def bench_storyboards(folder: Path) -> list[dict[str, Any]]:
     rows, context = [], multiprocessing.get_context("spawn")
-    for seconds in (10, 60):
+    saved(folder)
+    for seconds in LENGTHS:
         receiver, sender = context.Pipe(duplex=False)
         start = time.perf_counter()
-        process = context.Process(target=_memory, args=(seconds, sender))
+        process = context.Process(target=_memory, args=(seconds, folder, sender))
         process.start()
         peak = receiver.recv()
         process.join()
         spent = time.perf_counter() - start
-        print(f"  storyboard of {seconds} s, 64x64 at 8 fps: peak {peak:.0f} MiB, {spent:.0f} s", flush=True)
+        print(f"  storyboard of {seconds} s, 64x64 at 8 fps, to mp4: peak {peak:.0f} MiB, {spent:.0f} s", flush=True)
         rows.append({"case": f"storyboard {seconds} s", "peak_mib": peak, "wall_seconds": spent})
     print(f"  ratio {rows[1]['peak_mib'] / rows[0]['peak_mib']:.3f}")
     return rows
@@ -184,11 +199,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as ``tokenreel generate`` does
     machine = f"{cpu_name()}, torch {torch.__version__}, {options.threads} thread(s)"
     print(f"{machine}, {torch.backends.cpu.get_cpu_capability()}")
     rows: list[dict[str, Any]] = []
     if options.storyboards:
-        rows += bench_storyboards()
+        with tempfile.TemporaryDirectory() as folder:
+            rows += bench_storyboards(Path(folder))
     else:
         model = MaskGIT.untrained("phenaki").requires_grad_(False)
         critic = TokenCritic.untrained("phenaki").requires_grad_(False)

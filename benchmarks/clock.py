@@ -27,10 +27,10 @@ def race(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list
     return times
 
 
-def peak_call() -> Callable[[], object]:
+def peak_call(dtype: torch.dtype = torch.float32) -> Callable[[], object]:
     """A large matrix product, 2 PEAK_SIDE^3 FLOPs."""
-    a, b = torch.randn(PEAK_SIDE, PEAK_SIDE), torch.randn(PEAK_SIDE, PEAK_SIDE)
-    out = torch.empty(PEAK_SIDE, PEAK_SIDE)
+    a, b = (torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype) for _ in range(2))
+    out = torch.empty(PEAK_SIDE, PEAK_SIDE, dtype=dtype)
     return lambda: torch.mm(a, b, out=out)
 
 

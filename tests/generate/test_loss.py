@@ -110,6 +110,7 @@ def test_fused_loss_and_gradients_are_those_of_torch(
 ) -> None:
     monkeypatch.setattr(loss_head, "_LOGITS_AT_ONCE", at_once)
     monkeypatch.setattr(loss_head, "_COLUMNS", columns)
+    monkeypatch.setattr(loss_head, "_COLUMNS_BACK", columns)
     tensors, digits, levels = head_case(torch.float64)
     wanted = plain(tensors, digits, levels, smoothing)
     wanted_gradients = torch.autograd.grad(wanted * scale, tensors)

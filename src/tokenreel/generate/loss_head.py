@@ -20,7 +20,7 @@ from tokenreel.errors import InputError
 __all__ = ["HeadLoss", "head_cross_entropy", "head_logits"]
 
 _LOGITS_AT_ONCE = 1 << 24  # 64 MiB in float32
-_COLUMNS = 4096
+_COLUMNS, _COLUMNS_BACK = 1024, 4096  # of a block, forward; gradients are summed over blocks, so there are fewer
 
 
 class HeadLoss(NamedTuple):
@@ -168,7 +168,7 @@ class _Work:
         if smoothing:
             p_nV.sub_(share_n1 * (smoothing / level))
         p_nV.scatter_add_(1, digits_n[:, None], share_n1 * (smoothing - 1))
-        for block in _blocks(level, p_nV.device):
+        for block in _blocks(level, p_nV.device, _COLUMNS_BACK):
             table = slice(first + block.start, first + block.stop)
             bias_b, slope_nb = p_nV[:, block].sum(0), p_nV[:, block].to(self.x_ND.dtype)
             if part.start == 0:
@@ -183,7 +183,7 @@ class _Work:
 def _logits(x_nD: Tensor, weight_VD: Tensor, bias_V: Tensor) -> Tensor:
     """``x W^T + b`` (n, V) in the dtype of the bias, block by block."""
     logits_nV = bias_V.new_empty(len(x_nD), len(weight_VD))
-    for block in _blocks(len(weight_VD), x_nD.device):
+    for block in _blocks(len(weight_VD), x_nD.device, _COLUMNS):
         _product(x_nD, weight_VD[block].T, out=logits_nV[:, block]).add_(bias_V[block])
     return logits_nV
 
@@ -193,9 +193,9 @@ def _product(a: Tensor, b: Tensor, *, out: Tensor) -> Tensor:
     return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(a @ b)
 
 
-def _blocks(size: int, device: torch.device) -> Iterator[slice]:
+def _blocks(size: int, device: torch.device, columns: int) -> Iterator[slice]:
     """A range in pieces that fit a CPU's cache; elsewhere in one."""
-    step = _COLUMNS if device.type == "cpu" else size
+    step = columns if device.type == "cpu" else size
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 

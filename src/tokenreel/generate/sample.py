@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MaskedModel", "SampleStep", "sample", "scorer_of"]
 
-_MOST_LOGITS = 3 << 21  # held at once: 24 MiB in float32, which the C library keeps for the next ones
+_MOST_LOGITS = 1 << 25  # held at once: 128 MiB in float32
 
 
 class MaskedModel(Protocol):

@@ -29,6 +29,7 @@ from tokenreel.media.frames import Selection
 from tokenreel.media.pixels import center_crop, parse_size, resize, to_frames, to_video
 from tokenreel.media.read import open_media
 from tokenreel.media.write import Writer, open_writer
+from tokenreel.nn.kept_memory import keep_freed_memory
 from tokenreel.tokenizers import Tokenizer
 from tokenreel.tokenizers.hub import pretrained_folder
 
@@ -160,6 +161,8 @@ def _loaded(
     precision: Precision,
 ) -> _Models:
     generator = MaskGIT.from_pretrained(model, device=device, precision=precision)
+    if generator.device.type == "cpu":
+        keep_freed_memory()
     folder = Path(model) if Path(model).is_dir() else pretrained_folder(model)
     return _Models(
         generator,

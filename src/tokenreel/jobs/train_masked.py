@@ -24,6 +24,7 @@ from tokenreel.generate.prime import Timing
 from tokenreel.generate.sample import sample
 from tokenreel.generate.text import TextEncoder
 from tokenreel.generate.text_t5 import T5Text
+from tokenreel.nn.kept_memory import keep_freed_memory
 from tokenreel.tokenizers import RawTokenizer, Tokenizer
 from tokenreel.tokenizers.hub import is_hub_id, pretrained_folder
 from tokenreel.tokenizers.saved import CONFIG_NAME, WEIGHTS_NAME, SavedModel
@@ -71,6 +72,8 @@ class MaskedParts:
         if plan.loop.parallel == "fsdp" and runtime.world_size > 1:
             raise InputError("loop.parallel=fsdp is not for generators: they fit on one device; say loop.parallel=ddp")
         self.plan, self.runtime = plan, runtime
+        if runtime.device.type == "cpu":
+            keep_freed_memory()
         self.stream = TokenStream(
             plan.data.opened(),
             plan.data.batches,
