@@ -170,6 +170,13 @@ def test_states_are_kept_on_disk_and_read_again(
         assert one is other is None or torch.equal(one, other)
 
 
+def test_states_are_those_of_float32_whatever_is_around(t5_folder: Path, tmp_path: Path) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        told = T5Text(t5_folder, cache=tmp_path).encode(["a red ball"])
+    assert torch.equal(told.context_BSD, T5Text(t5_folder).encode(["a red ball"]).context_BSD)
+    assert torch.equal(told.context_BSD, T5Text(t5_folder, cache=tmp_path).encode(["a red ball"]).context_BSD)
+
+
 def test_a_damaged_file_of_states_is_named(t5_folder: Path, tmp_path: Path) -> None:
     T5Text(t5_folder, cache=tmp_path).encode(["a cat"])
     [path] = tmp_path.rglob("*.safetensors")

@@ -55,7 +55,7 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     more = []
     if name == "phenaki-paper":
         pytest.importorskip("transformers")
-        more = [f"model.text_encoder={tiny_t5(tmp_path / 't5')}"]
+        more = [f"model.text_encoder={tiny_t5(tmp_path / 't5')}", f"model.text_cache={tmp_path / 'states'}"]
     result = step_of(name, root, tmp_path / "run", *more)
     assert (result["steps"], result["finished"], result["bad_steps"]) == (1, True, 0)
     assert result["trained"] == "generator"
@@ -69,6 +69,7 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     assert (about["size"], about["num_frames"], about["fps"]) == ([32, 32], 9, 8.0)
     assert about["labels"] == (["a", "b"] if name == "maskgit-images" else [])
     if name == "phenaki-paper":
+        assert len(list((tmp_path / "states").rglob("*.safetensors"))) == 2  # of the captions of one step
         assert model.config.context_dim == 16
         assert model.config.text_encoder == f"t5:{tmp_path / 't5'}"
         assert TokenCritic.from_pretrained(tmp_path / "run" / "critic").config.context_dim == 16

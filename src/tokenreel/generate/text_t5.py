@@ -101,7 +101,7 @@ class T5Text:
 
     @torch.no_grad()
     def _computed(self, prompts: list[str]) -> list[tuple[str, Tensor]]:
-        """States (S, Dt) of prompts; those of equal length run together."""
+        """States (S, Dt) of prompts, in float32 under any autocast; those of equal length run together."""
         if not prompts:
             return []
         tokenizer, model = self._models()
@@ -112,7 +112,8 @@ class T5Text:
             chosen = list(run)
             for part in (chosen[start : start + _AT_ONCE] for start in range(0, len(chosen), _AT_ONCE)):
                 ids_BS = torch.tensor([coded[index] for index in part], device=self.device)
-                states_BSD = model(input_ids=ids_BS).last_hidden_state.float().cpu()
+                with torch.autocast(self.device.type, enabled=False):
+                    states_BSD = model(input_ids=ids_BS).last_hidden_state.float().cpu()
                 found += [(prompts[index], state_SD) for index, state_SD in zip(part, states_BSD)]
         return found
 

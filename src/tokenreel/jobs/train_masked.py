@@ -257,11 +257,11 @@ def _generator(plan: MaskedRecipe, stream: TokenStream, runtime: Runtime) -> tup
         model.vocab.check(next(tokens for _, tokens in readable(first, range(len(first)))))
         if needs_head and model.critic_head is None:
             model = _with_head(model, plan.loop.seed)
-        return model, encoder_of(model, device=device)
+        return model, encoder_of(model, cache=choice.text_cache, device=device)
     encoder: TextEncoder | None = None
     told: dict[str, Any] = {}
     if choice.text_encoder is not None:
-        encoder = T5Text(choice.text_encoder, device=device)
+        encoder = T5Text(choice.text_encoder, cache=choice.text_cache, device=device)
         told = {"text_encoder": encoder.name, "text_fingerprint": encoder.fingerprint}
         told["context_dim"] = encoder.dim
     config = choice.config(stream.origin.vocabulary(choice.most_levels), **told)

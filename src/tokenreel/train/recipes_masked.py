@@ -34,6 +34,7 @@ class GeneratorChoice:
         changes: fields of its configuration that differ from that size.
         most_levels: FSQ levels are multiplied to factors of an id up to this size; None: one softmax over all ids.
         text_encoder: folder or hub id of a T5 whose states it reads; None: the encoder inside, or no text.
+        text_cache: folder that keeps the states of captions, so that each is computed once and not once an epoch.
         init: folder or hub id of a generator whose weights it starts from; the fields before give way to its own.
     """
 
@@ -41,6 +42,7 @@ class GeneratorChoice:
     changes: Mapping[str, Any] = field(default_factory=dict)
     most_levels: int | None = None
     text_encoder: str | None = None
+    text_cache: str | None = None
     init: str | None = None
 
     def __post_init__(self) -> None:
