@@ -1,4 +1,7 @@
-"""A folder of clips to labels, by a classifier of your own; here one with random weights, which only guesses."""
+"""A folder of clips to labels: by the classifier that ships, or by one of your own.
+
+python classify_folder.py [CLIPS [CLASSIFIER]]
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,25 @@ import tempfile
 from pathlib import Path
 
 import tokenreel as tr
-from tokenreel.classify import ViViT
 from tokenreel.data.labelled_rendered import rendered_set
-from tokenreel.jobs.classify import classify_files
+from tokenreel.jobs.classify import DEFAULT_CLASSIFIER, classify_files
 
 
-def classify(folder: Path, model: Path) -> None:
+def classify(folder: Path, model: str = DEFAULT_CLASSIFIER) -> None:
     for prediction in classify_files([folder], model=model).predictions:
-        [(label, probability)] = prediction.top(count=1)
-        print(f"{Path(prediction.source).name:<16}{label:<4}{100 * probability:5.1f} %  {len(prediction.spans)} clips")
+        told = [f"{head} {prediction.label(head)} ({prediction.top(head)[0][1]:.0%})" for head, _ in prediction.heads]
+        print(f"{Path(prediction.source).name}: {', '.join(told)}")
 
 
 def main() -> None:
-    if len(sys.argv) == 3:  # python classify_folder.py CLIPS CLASSIFIER
-        classify(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) > 1:
+        classify(Path(sys.argv[1]), *sys.argv[2:])
         return
-    with tempfile.TemporaryDirectory() as root:
-        for scene in rendered_set(4, num_frames=32, height=64, width=64):
-            tr.write(Path(root) / "clips" / f"{scene.key}.mp4", scene.clip())
-        model = ViViT.untrained("tiny").save_pretrained(Path(root) / "classifier")
-        classify(Path(root) / "clips", model)
+    with tempfile.TemporaryDirectory() as folder:
+        for scene in rendered_set(4, first=1 << 41, held_out=True):  # of combinations that it never saw
+            shown = " ".join(scene.meta[head].replace(" ", "-") for head in ("colour", "shape", "motion"))
+            tr.write(Path(folder) / f"{shown}.mp4", scene.clip())
+        classify(Path(folder))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from tokenreel.data.collection import Collection
 from tokenreel.data.example import Example
 from tokenreel.data.opening import open_collection
 from tokenreel.errors import InputError, MismatchError, TokenReelWarning
-from tokenreel.tokenizers.hub import pretrained_names
 
 from .classify_views import Seen, Views, answers, read_example
 from .progress import Progress, silent
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_CLASSIFIER", "Classified", "Prediction", "classifier_of", "classify_files"]
 
 DEFAULT_CLASSIFIER = "vivit-motions"
-"""What ``classify`` uses where no model is named, once it ships."""
+"""What ``classify`` uses where no model is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -176,17 +175,11 @@ def classifier_of(
     """The classifier that is named, or the one that ships.
 
     Raises:
-        InputError: none is named and none ships, or there is none of this name. FormatError: it is no classifier.
+        InputError: there is none of this name. FormatError: it is no classifier.
     """
     if isinstance(model, Classifier):
         return model
-    named = DEFAULT_CLASSIFIER if model is None else model
-    ships = DEFAULT_CLASSIFIER in pretrained_names(Classifier.kind)
-    if named == DEFAULT_CLASSIFIER and not ships and (model is None or not Path(named).exists()):
-        raise InputError(
-            f"the classifier {DEFAULT_CLASSIFIER!r} does not ship with this version; name one: --model FOLDER"
-        )
-    return load(named, device=device, precision=precision)
+    return load(DEFAULT_CLASSIFIER if model is None else model, device=device, precision=precision)
 
 
 def _opened(sources: Sequence[str | os.PathLike[str]]) -> Collection:
