@@ -45,6 +45,10 @@ class MaskGIT(SavedModel):
         super().__init__(config)
         self.network = TokenNetwork(config)
         self.head = nn.Linear(config.stack.dim, sum(config.vocabulary.levels))
+        self.chain: nn.Embedding | None = None
+        if config.chained and len(config.vocabulary.levels) > 1:  # of all digits but the last; at zero they are guessed independently
+            self.chain = nn.Embedding(sum(config.vocabulary.levels[:-1]), config.stack.dim)
+            nn.init.zeros_(self.chain.weight)
         self.text = None if config.text is None else ByteText(config.text)
         self.critic_head = nn.Linear(config.stack.dim, 1) if config.self_critic else None
         for head in (self.head, self.critic_head):
@@ -148,8 +152,11 @@ class MaskGIT(SavedModel):
     ) -> HeadLoss:
         """(N, D) features of hidden positions and their real ids -> cross-entropy in nats, and guesses.
 
-        ``masked_cross_entropy`` of ``logits``, without holding the logits: quicker, and in bounded memory.
+        ``masked_cross_entropy`` of ``logits``, without holding the logits: quicker, and in bounded memory. A chained
+        model is told the real digits before the one that it guesses.
         """
+        if self.chain is not None:
+            return self._chained_loss(features_ND, self.vocab.split(ids_N), label_smoothing, weights_N)
         return head_cross_entropy(
             features_ND,
             self.head.weight,
@@ -159,6 +166,39 @@ class MaskGIT(SavedModel):
             label_smoothing=label_smoothing,
             weights_N=weights_N,
         )
+
+    def _chained_loss(
+        self, features_ND: Tensor, digits_NF: Tensor, label_smoothing: float, weights_N: Tensor | None
+    ) -> HeadLoss:
+        found = []
+        for factor in range(digits_NF.shape[1]):
+            digits_N1 = digits_NF[:, factor : factor + 1]
+            told_ND, rows = self._told(features_ND, digits_NF[:, :factor]), self._rows(factor)
+            weight_VD, bias_V, level = self.head.weight[rows], self.head.bias[rows], self.vocab.levels[factor]
+            one = head_cross_entropy(
+                told_ND,
+                weight_VD,
+                bias_V,
+                digits_N1,
+                levels=(level,),
+                label_smoothing=label_smoothing,
+                weights_N=weights_N,
+            )
+            found.append(one)
+        guesses_NF = torch.cat([one.guesses_NF for one in found], dim=1)
+        return HeadLoss(torch.stack([one.loss for one in found]).sum(), guesses_NF)
+
+    def _told(self, features_ND: Tensor, digits_Nf: Tensor) -> Tensor:
+        """Features with what the digits before are worth."""
+        for factor, digits_N in enumerate(digits_Nf.unbind(1)):
+            assert self.chain is not None
+            features_ND = features_ND + self.chain(digits_N + self._rows(factor).start).to(features_ND.dtype)
+        return features_ND
+
+    def _rows(self, factor: int) -> slice:
+        """Of the output layer, and of the table of digits."""
+        first = sum(self.vocab.levels[:factor])
+        return slice(first, first + self.vocab.levels[factor])
 
     # Sampling.
 
@@ -189,8 +229,20 @@ class MaskGIT(SavedModel):
         features_NLD: Tensor = self.network(ids_BL, grid=grid, prepared=prepared, valid_mask=valid_mask, wanted=wanted)
         return features_NLD
 
+    @property
+    def is_chained(self) -> bool:
+        """Whether a digit is told those before it, so that ``next_logits`` must be asked and not ``logits``."""
+        return self.chain is not None
+
+    def next_logits(self, features_ND: Tensor, digits_Nf: Tensor) -> Tensor:
+        """(N, D) features and the first f digits of their ids, (N, f) -> float32 (N, V) of the next one."""
+        rows = self._rows(digits_Nf.shape[1])
+        return head_logits(self._told(features_ND, digits_Nf), self.head.weight[rows], self.head.bias[rows]).float()
+
     def logits(self, features_ND: Tensor) -> tuple[Tensor, ...]:
-        """(N, D) features of the positions that are wanted -> one float32 (N, V) a factor."""
+        """(N, D) features of the positions that are wanted -> one float32 (N, V) a factor; not of a chained model."""
+        if self.is_chained:
+            raise InputError("a chained model has no logits of all digits at once; ask next_logits, digit by digit")
         logits_NV = head_logits(features_ND, self.head.weight, self.head.bias).float()
         found: tuple[Tensor, ...] = torch.split(logits_NV, list(self.vocab.levels), dim=-1)
         return found

@@ -78,12 +78,15 @@ class MaskGITConfig(TokenNetworkConfig):
         text_encoder: name of the outside encoder it is trained with, or "".
         text_fingerprint: of that encoder, or "".
         self_critic: whether a head scores the tokens of its own features.
+        chained: the digits of an id are guessed one after the other, each told those before it, instead of
+            independently: p(d_1, d_2 | y) = p(d_1 | y) p(d_2 | y, d_1). Of one level it changes nothing.
     """
 
     text: ByteTextConfig | None = None
     text_encoder: str = ""
     text_fingerprint: str = ""
     self_critic: bool = False
+    chained: bool = False
 
     def __post_init__(self) -> None:
         TokenNetworkConfig.__post_init__(self)

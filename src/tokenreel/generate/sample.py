@@ -18,7 +18,7 @@ from tokenreel.errors import InputError
 from tokenreel.nn.lowered import lowered
 from tokenreel.types import Grid
 
-from .sample_draw import Drawn, check_draw, draw, gumbel
+from .sample_draw import Drawn, check_draw, draw_ids, gumbel
 from .sample_orders import Order, OrderKind, decided, planned_places
 from .sample_ramps import Ramp, ramp_values
 from .schedule import masked_counts
@@ -54,7 +54,7 @@ class MaskedModel(Protocol):
         """Ids, the mask id where open -> (B, L, D), or (2B, L, D) where guided; anything where not ``wanted``."""
 
     def logits(self, features_ND: Tensor) -> tuple[Tensor, ...]:
-        """(N, D) -> (N, V_f) a factor, an affine map."""
+        """(N, D) -> (N, V_f) a factor, an affine map. One with ``is_chained`` is asked ``next_logits`` instead."""
 
 
 class SampleStep(NamedTuple):
@@ -220,8 +220,9 @@ class _Walk:
         features_ND = self._features(ids_BL, is_drawn_BL, choose.scale)
         rows = max(1, _MOST_LOGITS // max(self.model.vocab.levels))
         parts = [
-            draw(
-                self.model.logits(part_ND),
+            draw_ids(
+                self.model,
+                part_ND,
                 temperature=choose.temperature,
                 top_k=choose.top_k,
                 top_p=choose.top_p,

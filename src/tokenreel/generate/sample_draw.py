@@ -8,7 +8,7 @@ Letters: N rows, V logits, F factors of the vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from einops import reduce
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenreel.errors import InputError
 
-__all__ = ["Drawn", "check_draw", "draw", "gumbel"]
+__all__ = ["Drawn", "check_draw", "draw", "draw_ids", "gumbel"]
 
 _BLOCK = 256  # logits summed together
 _CHUNK = 1 << 19  # logits at once: they stay in the core's cache from one operation to the next
@@ -75,6 +75,38 @@ def draw(
     if not bool(torch.isfinite(log_probs_N).all()):
         raise InputError("the model gives logits that are not finite; load other weights, or sample in float32")
     return Drawn(torch.stack(ids, dim=-1), log_probs_N)
+
+
+class _Digits(Protocol):
+    """What draws ask of a generator."""
+
+    @property
+    def vocab(self) -> Any:
+        """With ``levels``."""
+
+    def logits(self, features_ND: Tensor) -> tuple[Tensor, ...]:
+        """(N, V_f) a factor."""
+
+
+def draw_ids(model: _Digits, features_ND: Tensor, *, is_mended: bool = False, **options: Any) -> Drawn:
+    """``draw`` by a model's logits: of all factors at once, or of a chained model one after the other.
+
+    Args:
+        is_mended: take numbers for logits that are none, as while training goes wrong.
+    """
+
+    def given(logits_NV: Tensor) -> Tensor:
+        return logits_NV.nan_to_num() if is_mended else logits_NV
+
+    if not getattr(model, "is_chained", False):
+        return draw(tuple(map(given, model.logits(features_ND))), **options)
+    digits_Nf = torch.empty(len(features_ND), 0, dtype=torch.int64, device=features_ND.device)
+    log_probs_N = torch.zeros(len(features_ND), device=features_ND.device)
+    for _ in model.vocab.levels:
+        found = draw((given(model.next_logits(features_ND, digits_Nf)),), **options)  # type: ignore[attr-defined]
+        digits_Nf = torch.cat([digits_Nf, found.ids_NF], dim=1)
+        log_probs_N = log_probs_N + found.log_probs_N
+    return Drawn(digits_Nf, log_probs_N)
 
 
 def check_draw(temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -185,6 +185,15 @@ class Prompted(nn.Module):
         """As ``MaskGIT.logits``."""
         return self.model.logits(features_ND)
 
+    @property
+    def is_chained(self) -> bool:
+        """As ``MaskGIT.is_chained``."""
+        return self.model.is_chained
+
+    def next_logits(self, features_ND: Tensor, digits_Nf: Tensor) -> Tensor:
+        """As ``MaskGIT.next_logits``."""
+        return self.model.next_logits(features_ND, digits_Nf)
+
     def critic_scores(self, features_BLD: Tensor) -> Tensor:
         """As ``MaskGIT.critic_scores``."""
         return self.model.critic_scores(features_BLD)

@@ -19,7 +19,7 @@ from tokenreel.generate.critic import TokenCritic, critic_labels
 from tokenreel.generate.loss import accuracies, critic_loss, critic_scores, picked
 from tokenreel.generate.maskgit import MaskGIT
 from tokenreel.generate.maskgit_network import draw_null
-from tokenreel.generate.sample_draw import draw
+from tokenreel.generate.sample_draw import draw_ids
 from tokenreel.generate.schedule import SCHEDULES, draw_primed, mask_for_training
 from tokenreel.generate.text import TextEncoder
 from tokenreel.types import Grid
@@ -285,8 +285,8 @@ def drawn_into(
     """(B, L) ids with the hidden ones drawn from what the model makes of them, some logits at a time."""
     digits = []
     for part_nD in torch.split(features_ND.detach(), max(1, _MOST_LOGITS // max(model.vocab.levels))):
-        logits = tuple(logit_nV.nan_to_num() for logit_nV in model.logits(part_nD))  # a bad step is the loop's to skip
-        digits.append(draw(logits, temperature=temperature, generator=generator).ids_NF)
+        found = draw_ids(model, part_nD, is_mended=True, temperature=temperature, generator=generator)
+        digits.append(found.ids_NF)  # a bad step is the loop's to skip
     drawn_N = model.vocab.join(torch.cat(digits))
     return puzzle.ids_BL.masked_scatter(puzzle.is_masked_BL, drawn_N)
 
