@@ -46,7 +46,8 @@ class MaskGIT(SavedModel):
         self.network = TokenNetwork(config)
         self.head = nn.Linear(config.stack.dim, sum(config.vocabulary.levels))
         self.chain: nn.Embedding | None = None
-        if config.chained and len(config.vocabulary.levels) > 1:  # of all digits but the last; at zero they are guessed independently
+        if config.chained and len(config.vocabulary.levels) > 1:
+            # Of all digits but the last; at zero they are guessed independently.
             self.chain = nn.Embedding(sum(config.vocabulary.levels[:-1]), config.stack.dim)
             nn.init.zeros_(self.chain.weight)
         self.text = None if config.text is None else ByteText(config.text)
