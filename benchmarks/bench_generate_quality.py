@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from tokenreel.classify import load as load_classifier
 from tokenreel.generate import MaskGIT
 from tokenreel.generate.sample import sample
 from tokenreel.jobs.generate_models import tokenizer_for, trained_on
+from tokenreel.measure.classification import wilson
 from tokenreel.media.pixels import to_frames, to_video
 from tokenreel.render import HEADS, caption, draw_scene, labels, render_clip
 from tokenreel.render.colours import COLOURS
@@ -103,14 +103,6 @@ def through(tokenizer: Tokenizer, clips: list[Pixels]) -> list[Pixels]:
         for clip in clips
         for video_CTHW in tokenizer.decode(tokenizer.encode([to_video(clip.copy())]))
     ]
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """Where a share lies with 95 %."""
-    share, extra = right / total, 1.96**2 / total
-    middle = (share + extra / 2) / (1 + extra)
-    half = 1.96 * math.sqrt(share * (1 - share) / total + extra / (4 * total)) / (1 + extra)
-    return round(middle - half, 4), round(middle + half, 4)
 
 
 def counted(right_N: npt.NDArray[np.bool_]) -> dict[str, Any]:

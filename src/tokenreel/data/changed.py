@@ -33,18 +33,9 @@ def unchanged(labelled: LabelledSet) -> LabelledSet:
 
     Records that cannot be read stay, for whoever measures to name.
     """
-    kept = []
-    for number in range(len(labelled)):
-        try:
-            example = labelled[number]
-        except (InputError, OSError):
-            kept.append(number)
-            continue
-        if example.kind != "tokens":
-            return labelled
-        if not example.meta.get(VIEW):
-            kept.append(number)
-    return labelled if len(kept) == len(labelled) else labelled.take(kept, name=labelled.name)
+    metas = _metas(labelled)
+    kept = [number for number, meta in enumerate(metas) if not meta.get(VIEW)]
+    return labelled if len(kept) == len(metas) else labelled.take(kept, name=labelled.name)
 
 
 def grouped_by_clip(labelled: LabelledSet) -> LabelledSet:
@@ -54,29 +45,33 @@ def grouped_by_clip(labelled: LabelledSet) -> LabelledSet:
     """
     if any(group is not None for group in labelled.groups):
         return labelled
-    metas: list[dict[str, Any]] = []
-    for number in range(len(labelled)):
-        try:
-            example = labelled[number]
-        except (InputError, OSError):
-            metas.append({})
-            continue
-        if example.kind != "tokens":
-            return labelled
-        metas.append(dict(example.meta))
+    metas = _metas(labelled)
     if not any(meta.get(VIEW) for meta in metas):
         return labelled
-    heads = {head: labelled.targets(head) for head in labelled.heads}
-    groups = [str(meta.get("origin", labelled.key(number))) for number, meta in enumerate(metas)]
     return LabelledSet(
         labelled.whole,
         labelled.heads,
-        heads,
-        groups=groups,
+        {head: labelled.targets(head) for head in labelled.heads},
+        groups=[str(meta.get("origin", labelled.key(number))) for number, meta in enumerate(metas)],
         splits=labelled.splits,
         indices=labelled.indices,
         name=labelled.name,
     )
+
+
+def _metas(labelled: LabelledSet) -> list[Mapping[str, Any]]:
+    """What is known of each token record, nothing of those that cannot be read; of a set of pixels an empty list."""
+    found: list[Mapping[str, Any]] = []
+    for number in range(len(labelled)):
+        try:
+            example = labelled[number]
+        except (InputError, OSError):
+            found.append({})
+            continue
+        if example.kind != "tokens":
+            return []
+        found.append(example.meta)
+    return found
 
 
 class ChangedViews(Collection):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from tokenreel.errors import InputError
 from tokenreel.files import whole_file
+from tokenreel.measure.classification import wilson
 from tokenreel.train.checkpoint import latest
 from tokenreel.train.recipes import load_recipe
 from tokenreel.train.recipes_classify import ClassifyRecipe
@@ -22,8 +22,6 @@ __all__ = ["FOLDS_NAME", "train_folds"]
 
 FOLDS_NAME = "folds.json"
 """In the folder of all runs: what is told of every group, and in sum."""
-
-_Z = 1.96  # of 95 %
 
 
 def train_folds(
@@ -115,17 +113,5 @@ def _sums(parts: Mapping[str, list[Mapping[str, Any]]]) -> dict[str, Any]:
     for into in found.values():
         right = into["examples"] - into["mistakes"]
         into["accuracy"] = right / into["examples"]
-        into["interval"] = list(_wilson(right, into["examples"]))
+        into["interval"] = list(wilson(right, into["examples"]))
     return found
-
-
-def _wilson(right: int, total: int) -> tuple[float, float]:
-    """Where the share lies with 95 %: Wilson's score interval (JASA 22, 1927), which holds at 0 and 1, too.
-
-    >>> [round(side, 3) for side in _wilson(35, 36)]
-    [0.858, 0.995]
-    """
-    share, extra = right / total, _Z**2 / total
-    middle = (share + extra / 2) / (1 + extra)
-    half = _Z * math.sqrt(share * (1 - share) / total + extra / (4 * total)) / (1 + extra)
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -31,6 +31,7 @@ __all__ = [
     "macro_f1",
     "reliability",
     "top_k_accuracy",
+    "wilson",
 ]
 
 Probs = npt.NDArray[np.float64]
@@ -38,6 +39,9 @@ Labels = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
 
 _SUM_TOLERANCE = 1e-3  # of a row of probabilities; a softmax in half precision is this good
+
+
+_NORMAL = 1.96  # deviations of a normal distribution that hold 95 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,3 +219,15 @@ def bootstrap_interval(
         return None
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Interval(low=float(low), high=float(high), level=level)
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """Where the share lies with 95 %: Wilson's score interval (JASA 22, 1927), which holds at 0 and 1, too.
+
+    >>> [round(side, 3) for side in wilson(35, 36)]
+    [0.858, 0.995]
+    """
+    share, extra = right / total, _NORMAL**2 / total
+    middle = (share + extra / 2) / (1 + extra)
+    half = _NORMAL * math.sqrt(share * (1 - share) / total + extra / (4 * total)) / (1 + extra)
+    return max(0.0, middle - half), min(1.0, middle + half)
