@@ -2,12 +2,16 @@
 
     python benchmarks/bench_generate_quality.py --model MODEL
     python benchmarks/bench_generate_quality.py --model MODEL --table --prompts 40
+    python benchmarks/bench_generate_quality.py --model MODEL --storyboards
 
 One thing: a classifier that never saw a generated clip says shape, colour, texture, background and motion of clips made
 from full captions; of combinations that training showed, and of those that it never did. Several things, and stories of
 two phases: the pixels of each thing's colour are followed, and what they do is told by a rule of ten lines; a thing is
 right if it is there and does what it was told. Both are also asked of real clips, drawn, and drawn and then sent
 through the tokenizer: the ceiling. Intervals are Wilson's, of 95 %. Prompts and seeds are fixed.
+
+Storyboards: one thing on one background does three things in turn, a scene of its own each. Every scene is judged
+against its own prompt, and the mean absolute difference of frames across a border is set against that inside scenes.
 """
 
 from __future__ import annotations
@@ -26,12 +30,15 @@ import torch
 from tokenreel.classify import Classifier
 from tokenreel.classify import load as load_classifier
 from tokenreel.generate import MaskGIT
-from tokenreel.generate.sample import sample
+from tokenreel.generate.sample_still import sample_from_still
+from tokenreel.generate.scenes import make_scenes
+from tokenreel.generate.storyboard import Scene, Storyboard
 from tokenreel.jobs.generate_models import tokenizer_for, trained_on
 from tokenreel.measure.classification import wilson
 from tokenreel.media.pixels import to_frames, to_video
-from tokenreel.render import HEADS, caption, draw_scene, labels, render_clip
+from tokenreel.render import HEADS, caption, draw_scene, is_held_out, labels, render_clip
 from tokenreel.render.colours import COLOURS
+from tokenreel.render.motion import Move
 from tokenreel.render.world import WorldScene
 from tokenreel.tokenizers import Tokenizer
 from tokenreel.tokenizers.hub import resolved
@@ -49,6 +56,7 @@ class Asked(NamedTuple):
     steps: int = 18
     guidance: float = 3.0
     temperature: float = 1.0
+    still_steps: int = 0
 
 
 class Maker(NamedTuple):
@@ -76,9 +84,10 @@ def made(maker: Maker, prompts: list[str], asked: Asked, seed: int, precision: s
     for start in range(0, len(prompts), BATCH):
         told = prompts[start : start + BATCH]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            ids_BL = sample(
+            ids_BL = sample_from_still(
                 maker.generator,
                 grid=template.grid,
+                still_steps=asked.still_steps,
                 condition=maker.generator.condition(told),
                 order=asked.order,
                 steps=asked.steps,
@@ -235,6 +244,79 @@ def table(maker: Maker, judge: Classifier, count: int, precision: str) -> list[d
     return rows
 
 
+FOLLOWS = {
+    "left": ("right", "still", "grow"),
+    "right": ("left", "still", "grow"),
+    "up": ("down", "still", "grow"),
+    "down": ("up", "still", "grow"),
+    "still": ("left", "right", "up", "down", "circle", "bounce", "grow", "spin"),
+    "spin": ("left", "right", "circle", "bounce", "grow"),
+    "circle": ("left", "right", "up", "down", "spin", "bounce"),
+    "bounce": ("left", "right", "spin", "still", "circle"),
+}
+"""What a thing may do after what, so that it stays in the picture; growing comes last."""
+
+
+def storyboards(count: int) -> list[list[WorldScene]]:
+    """Three scenes each of one thing; no combination is held out, no motion comes twice in a row."""
+    boards: list[list[WorldScene]] = []
+    number = FIRST + (1 << 20)
+    while len(boards) < count:
+        scene, rng = draw_scene(number, num_objects=1, is_story=False), np.random.default_rng(number)
+        number += 1
+        [thing] = scene.objects
+        kinds = [thing.motions[0]]
+        while len(kinds) < 3 and kinds[-1] in FOLLOWS:
+            kinds.append(str(rng.choice(FOLLOWS[kinds[-1]])))
+        is_seen = not any(is_held_out(thing.shape, thing.colour, kind) for kind in kinds)
+        if len(kinds) == 3 and is_seen and (thing.shape not in ("circle", "ring") or "spin" not in kinds):
+            moved = [replace(thing, moves=(Move(kind=kind),)) for kind in kinds]
+            boards.append([replace(scene, objects=(one,)) for one in moved])
+    return boards
+
+
+def boards_scores(maker: Maker, judge: Classifier, asked: Asked, count: int) -> dict[str, Any]:
+    """Scenes against their own prompts, and how large the step across a border is."""
+    fps, boards = 8.0, storyboards(count)
+    clips: list[Pixels] = []
+    borders, inside = [], []
+    for number, scenes in enumerate(boards):
+        fresh = [maker.size[0]] + [maker.size[0] - 1] * (len(scenes) - 1)
+        board = Storyboard(
+            scenes=[
+                Scene(prompt=caption(scene, number, is_full=True), seconds=frames / fps, frames_carried=1)
+                for scene, frames in zip(scenes, fresh)
+            ],
+            size=maker.size[1:],
+            fps=fps,
+            window_frames=maker.size[0],
+            seed=number,
+            guidance_scale=asked.guidance,
+            steps=asked.steps,
+            order=asked.order,  # type: ignore[arg-type]
+            temperature=asked.temperature,
+            still_steps=asked.still_steps,
+        )
+        parts = [to_frames(part.video_CTHW) for part in make_scenes(maker.generator, maker.tokenizer, None, board)]
+        whole = np.concatenate(parts)
+        steps = np.abs(np.diff(whole.astype(np.float32), axis=0)).mean(axis=(1, 2, 3))
+        ends = np.cumsum(fresh)[:-1] - 1  # steps from the last frame of a scene to the first of the next
+        borders += steps[ends].tolist()
+        inside += np.delete(steps, ends).tolist()
+        starts = [0, *(ends).tolist()]
+        clips += [whole[start : start + maker.size[0]] for start in starts]
+    right = judged(judge, clips, [scene for scenes in boards for scene in scenes])
+    heads = {head: counted(right_N) for head, right_N in right.items()}
+    return {
+        "storyboards": count,
+        "scenes": heads | {"all": counted(np.stack(list(right.values())).all(0))},
+        "motion by scene": [counted(right["motion"][place::3]) for place in range(3)],
+        "border": round(float(np.mean(borders)), 4),
+        "inside": round(float(np.mean(inside)), 4),
+        "ratio": round(float(np.mean(borders) / np.mean(inside)), 3),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -244,15 +326,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=18)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--still-steps", type=int, default=0)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--storyboards", action="store_true")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     maker, judge = loaded(args.model, args.precision), load_classifier(args.judge)
-    asked = Asked(args.order, args.steps, args.guidance, args.temperature)
+    asked = Asked(args.order, args.steps, args.guidance, args.temperature, args.still_steps)
     told: dict[str, Any] = {"model": args.model, "judge": args.judge, "prompts": args.prompts, **asked._asdict()}
     if args.table:
         told["table"] = table(maker, judge, args.prompts, args.precision)
+    elif args.storyboards:
+        told |= boards_scores(maker, judge, asked, min(args.prompts, 20))
+        print(json.dumps(told, indent=1))
     else:
         told["sets"] = main_scores(maker, judge, asked, args.prompts, args.precision)
     if args.output is not None:

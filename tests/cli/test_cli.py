@@ -174,7 +174,7 @@ def test_demo_leaves_its_files(tmp_path: Path) -> None:
         (["check", "none.safetensors"], "does not exist"),
         (["check", CLIP], "not a safetensors file"),
         (["restore", CLIP, "-o", "a.mp4"], "not a safetensors file"),
-        (["encode", CLIP, "-o", "a.tokens", "-t", "what"], "video-titok, raw"),
+        (["encode", CLIP, "-o", "a.tokens", "-t", "what"], "video-titok, world-codes, raw"),
         (["decode", "none.tokens", "-o", "a.mp4"], "does not exist"),
         (["encode", CLIP, CLIP, "-o", "a.tokens"], "holds one clip"),
         (["encode", CLIP, "-o", "shards", "--caption", "x"], "--caption is for one file"),

@@ -94,6 +94,33 @@ def test_a_prompt_becomes_a_video_of_one_window(say: Any) -> None:
     assert frames("a.mp4").shape == (9, 32, 32, 3)
 
 
+def test_a_generator_says_how_it_is_sampled_best_and_files_and_options_win(say: Any, root: Path) -> None:
+    shutil.copytree(root / "model", "suited")
+    about = {"size": [32, 32], "num_frames": 9, "fps": 8.0, "labels": []}
+    Path("suited", "trained_on.json").write_text(json.dumps({**about, "sampling": {"still_steps": 3, "seed": 7}}))
+    suited = ["--model", "suited", "-q"]
+    for name, words in {
+        "a": suited,
+        "b": [*suited, "--seed", "7", "--still-steps", "3"],
+        "c": [*suited, "--still-steps", "0"],
+        "d": ["--model", str(root / "model"), "--seed", "7", "--still-steps", "3", "-q"],
+    }.items():
+        assert say("a red circle", "-o", f"{name}.mkv", *words, model=None) == (0, "", "")
+    assert np.array_equal(frames("a.mkv"), frames("b.mkv"))
+    assert not np.array_equal(frames("a.mkv"), frames("c.mkv"))
+    assert np.array_equal(frames("a.mkv"), frames("d.mkv"))
+    scenes = "window_frames: 9, scenes: [{prompt: a red circle, seconds: 1.125}]"
+    Path("plain.yaml").write_text(f"{{size: 32x32, {scenes}}}")
+    Path("other.yaml").write_text(f"{{size: 32x32, still_steps: 0, {scenes}}}")
+    for name in ("plain", "other"):
+        assert say("--storyboard", f"{name}.yaml", "-o", f"{name}.mkv", *suited, model=None) == (0, "", "")
+    assert np.array_equal(frames("plain.mkv"), frames("a.mkv"))
+    assert np.array_equal(frames("other.mkv"), frames("c.mkv"))
+    Path("suited", "trained_on.json").write_text(json.dumps({**about, "sampling": {"stil_steps": 3}}))
+    code, _, err = say("a red circle", "-o", "e.mkv", *suited, model=None)
+    assert (code, "a storyboard has no field 'stil_steps'" in err) == (2, True)
+
+
 def test_equal_seeds_are_equal_videos(say: Any) -> None:
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         assert say("a red circle", "-o", f"{name}.mkv", "--seed", seed, "-q") == (0, "", "")

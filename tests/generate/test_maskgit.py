@@ -43,6 +43,8 @@ CONFIGS = {
     "both": replace(TEXT, num_classes=5, blocks=BlockOptions(mlp="swiglu", norm="rms", qk_norm=True, bias=False)),
     "bias": replace(TEXT, positions="bias"),
     "alone": replace(TEXT, context_dim=None, text=None),
+    "grouped": replace(TEXT, group=(2, 1, 2)),  # the last box is half empty
+    "local": replace(TEXT, group=(2, 1, 2), local_dim=40),
 }
 
 
@@ -124,7 +126,7 @@ def test_what_is_not_wanted_is_left_out_and_changes_nothing(kind: str, guided: b
     rows: list[int] = []
     model.network.stack.blocks[-1].mlp.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[1]))
     model.features(ids, grid=GRID, prepared=prepared, wanted=wanted)
-    assert rows == [8]
+    assert rows == [8 if model.network.groups is None else 6]  # of 24 tokens or 8 pairs of steps
 
 
 @torch.no_grad()
@@ -428,7 +430,7 @@ def test_a_foreign_text_encoder_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"extents": (1, 2)}, "extents must be a grid"),
+        ({"extents": (1, 2)}, r"extents must be \(t, h, w\)"),
         ({"num_classes": 0}, "num_classes must be"),
         ({"positions": "peg"}, "positions must be one of rotary, bias, got 'peg'"),
         ({"null_probability": 1.0}, r"null_probability must lie in \[0, 1\)"),

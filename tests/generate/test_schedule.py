@@ -83,6 +83,10 @@ def test_primed_steps_are_the_first_ones() -> None:
     assert (primed.all(2).int().diff(dim=1) <= 0).all()
     shares = torch.bincount(steps, minlength=5) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.75, 0.25 / 3, 0.25 / 3, 0.25 / 3, 0]), rtol=0, atol=0.02)
+    one = draw_primed(grid, 4000, probability=0.25, steps=1, generator=generator()).view(-1, 4, 6)
+    assert torch.equal(one.any(2).any(1), primed.any(2).any(1))
+    assert one.all(2).sum(1).max() == 1
+    assert draw_primed(grid, 40, probability=1.0, steps=9).view(-1, 4, 6).all(2).sum(1).eq(3).all()
     assert not draw_primed(Grid(t=1, h=2, w=3), 50, probability=0.9, generator=generator()).any()
 
 
@@ -101,3 +105,22 @@ def test_steps_and_masks_out_of_range_are_told() -> None:
         masked_counts(0, 3)
     with pytest.raises(InputError, match="valid_mask must be bool"):
         mask_for_training(torch.ones(2, 3))
+
+
+def test_tubes_hide_squares_through_all_steps_and_blank_rows_hide_all() -> None:
+    grid = Grid(t=3, h=8, w=8)
+    valid = torch.ones(400, grid.num_cells, dtype=torch.bool)
+    hidden = mask_for_training(valid, generator=generator(), grid=grid, tube_share=1.0).view(400, 3, 4, 2, 4, 2)
+    columns = hidden.permute(0, 2, 4, 1, 3, 5).flatten(3)  # squares of two through all steps
+    is_whole = columns.all(-1) | ~columns.any(-1)
+    assert is_whole.flatten(1).sum(1).min() >= 12  # of 16; one wide tube, four narrow ones, may be cut
+    whole = hidden.flatten(1).float().mean(1)
+    usual = mask_for_training(valid, generator=generator()).float().mean(1)
+    torch.testing.assert_close(whole, usual)  # as many are hidden, other ones
+    blank = mask_for_training(valid, generator=generator(), blank_share=0.25).all(1).float().mean()
+    assert 0.19 < blank < 0.32
+    known = torch.arange(grid.num_cells) < 64
+    kept = mask_for_training(valid, generator=generator(), known_mask=known.expand_as(valid), blank_share=1.0)
+    assert torch.equal(kept, ~known.expand_as(valid))
+    with pytest.raises(InputError, match="tube_share needs the grid"):
+        mask_for_training(valid, grid=Grid(t=1, h=8, w=8), tube_share=0.5)

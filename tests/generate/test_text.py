@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tokenreel.errors import FormatError, InputError, MissingExtraError
 from tokenreel.generate.condition import Condition, label_condition
-from tokenreel.generate.text import ByteText, ByteTextConfig, TextEncoder, bytes_of
+from tokenreel.generate.text import ByteText, ByteTextConfig, TextEncoder, bytes_of, words_of
 from tokenreel.generate.text_t5 import T5Text
 from tokenreel.tokenizers.configs import Stack
 
@@ -20,9 +20,9 @@ CONFIG = ByteTextConfig(stack=Stack(dim=24, depth=2, num_heads=2, head_dim=8, ml
 PROMPTS = ["a red ball", "a ball", "", "two red balls and a cat"]
 
 
-def byte_text(seed: int = 0) -> ByteText:
+def byte_text(seed: int = 0, words: int | None = None) -> ByteText:
     torch.manual_seed(seed)
-    return ByteText(CONFIG).eval()
+    return ByteText(replace(CONFIG, words=words)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,11 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["bytes", "t5"])
+@pytest.fixture(params=["bytes", "words", "t5"])
 def encoder(request: pytest.FixtureRequest, t5_folder: Path) -> TextEncoder:
-    return byte_text() if request.param == "bytes" else T5Text(t5_folder)
+    if request.param == "t5":
+        return T5Text(t5_folder)
+    return byte_text(words=None if request.param == "bytes" else 64)
 
 
 # The laws of every encoder.
@@ -85,7 +87,9 @@ def test_a_state_of_zero_stays_valid(encoder: TextEncoder) -> None:
         parameter.zero_()
     told = encoder.encode(["a red ball", "a"])
     assert not told.context_BSD.any()
-    assert told.valid_mask_BS.sum(1).tolist() == ([11, 2] if isinstance(encoder, ByteText) else [4, 2])
+    assert told.valid_mask_BS.sum(1).tolist() == (
+        [11, 2] if encoder.name == "bytes" and encoder.config.words is None else [4, 2]
+    )  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,27 @@ def test_bytes_are_utf8_and_too_long_prompts_are_told() -> None:
         bytes_of(["x" * 5], max_bytes=4)
     with pytest.raises(InputError, match="max_bytes"):
         replace(CONFIG, max_bytes=0)
+
+
+@torch.no_grad()
+def test_words_are_read_without_case_by_two_hashes_each() -> None:
+    encoder = byte_text(words=8)
+    ids, valid = words_of(["A red ball, a cat", "a RED"], size=8)
+    assert ids.shape == (2, 7, 2)
+    assert valid.sum(1).tolist() == [7, 3]  # six words and signs, two words; an end each
+    assert torch.equal(ids[0, :2], ids[1, :2])
+    assert torch.equal(ids[0, 0], ids[0, 4])
+    assert ids[1, 2].tolist() == [8, 8]
+    assert bool((ids[valid] <= 8).all())
+    names = [f"word{number}" for number in range(40)]
+    pairs, _ = words_of(names, size=64)
+    assert len({tuple(pair) for pair in pairs[:, 0].tolist()}) == 40  # one table of 64 would mix them up
+    first, other = (encoder.encode([prompt]).context_BSD for prompt in ("a red ball", "A Red  ball"))
+    assert torch.equal(first, other)
+    with pytest.raises(InputError, match="at most 40 are read"):
+        encoder.encode(["long " * 20])
+    with pytest.raises(InputError, match="words must be a whole number in"):
+        replace(CONFIG, words=1)
 
 
 def test_the_order_of_bytes_counts_and_gradients_reach_every_weight() -> None:

@@ -100,6 +100,18 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(root: Path, tmp_path: Path,
     assert learned_from == [False, False, True, True, True, True]
 
 
+def test_a_critics_head_that_does_not_learn_keeps_no_run_from_going_on(root: Path, tmp_path: Path) -> None:
+    head = "model.changes.self_critic=true"
+    run(root, tmp_path / "run", head, "loop.steps=3")
+    assert run(root, tmp_path / "run", head, "loop.steps=4", resume=True)["resumed_from"] == 3
+    after = [f"model.init={tmp_path / 'run' / 'generator'}", "critic={kind: self, after: true}", "loop.steps=2"]
+    before = weights(tmp_path / "run")
+    run(root, tmp_path / "critic", *after)
+    now = weights(tmp_path / "critic")
+    changed = {key for key in now if not torch.equal(now[key], before[key])}
+    assert changed == {"critic_head.weight", "critic_head.bias"}
+
+
 def test_a_run_leaves_a_folder_that_suffices(root: Path, tmp_path: Path) -> None:
     result = run(root, tmp_path / "run", "loop.look_every=3", "critic={kind: self}")
     assert result["trained"] == "generator"

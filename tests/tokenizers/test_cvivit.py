@@ -472,6 +472,37 @@ def test_a_linear_start_gives_the_finest_level_the_most_variance() -> None:
     assert used[1] > used[2] >= used[0] - 1
 
 
+def test_a_codebook_starts_as_k_means_of_patches() -> None:
+    """Every patch becomes the nearest code in pixels, and what stands still has one id in all steps."""
+    quantizer = VQConfig(codebook_size=24, codebook_dim=200, kmeans_iterations=5)
+    model = made(quantizer=quantizer, linear_path=True, patch_size=(2, 4, 4))
+    still = smooth(1, 3).expand(-1, 5, -1, -1)
+    clips = [*(smooth(5, seed) for seed in range(8)), still]
+    model.start_linear(clips)
+    first, rest = model.linear_out.first, model.linear_out.rest  # type: ignore[union-attr]
+    codes = rest(model.quantizer.codebook())  # the codes as patches of 2x4x4
+    video = smooth(5, 60)
+    [tokens] = model.encode([video])
+    patches = video[:, 1:].reshape(3, 2, 2, 8, 4, 8, 4).permute(1, 3, 5, 2, 4, 6, 0).reshape(128, 96)
+    nearest = torch.cdist(patches, codes.detach()).argmin(1)
+    assert (torch.as_tensor(tokens.ids_L[64:].astype(int)) == nearest).float().mean() > 0.98
+    frames = codes.view(24, 2, 48).mean(1)
+    torch.testing.assert_close(first(model.quantizer.codebook()), frames, rtol=1e-4, atol=1e-4)
+    [held] = model.encode([still])
+    assert (held.ids_L.reshape(3, 64) == held.ids_L[:64]).all()
+
+
+def test_equal_patches_of_a_clip_count_once() -> None:
+    """A wall that stands still takes one code of four, not all."""
+    model = made(quantizer=VQConfig(codebook_size=4, codebook_dim=12, kmeans_iterations=4), linear_path=True)
+    clip_CTHW = torch.full((3, 9, 32, 32), -0.5)
+    for step, value in enumerate((0.2, 0.6, 1.0)):
+        clip_CTHW[:, 1 + 2 * step : 3 + 2 * step, :8, :8] = value
+    model.start_linear([clip_CTHW])
+    [tokens] = model.encode([clip_CTHW])
+    assert len(set(tokens.ids_L.tolist())) == 4
+
+
 def test_a_linear_start_needs_a_linear_path() -> None:
     with pytest.raises(InputError, match="linear_path"):
         made().start_linear([clip(3, 16, 16)])

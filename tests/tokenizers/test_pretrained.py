@@ -32,7 +32,7 @@ torch.set_num_threads(1)
 
 PRETRAINED = Path(tokenreel.__file__).parent / "pretrained"
 NAMES = pretrained_names()
-MEBIBYTES = {"video-fsq": 14, "image-titok": 8, "video-titok": 8}
+MEBIBYTES = {"video-fsq": 14, "image-titok": 8, "video-titok": 8, "world-codes": 1}
 ALL_MEBIBYTES = 36
 
 

@@ -64,7 +64,7 @@ def test_load_by_name_options_and_folder(tmp_path: Path) -> None:
     again = load(tmp_path / "t")
     assert again.fingerprint == made.fingerprint != load("raw").fingerprint
     for name, words in (
-        ("raww", "video-titok, raw"),
+        ("raww", "video-titok, world-codes, raw"),
         ("raw:1,2", "such as raw:1,16,16"),
         ("raw:a", "such as raw:1,16,16"),
     ):

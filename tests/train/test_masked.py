@@ -99,6 +99,21 @@ def test_the_loss_is_cross_entropy_of_hidden_real_tokens(smoothing: float) -> No
     assert found.metrics["masked_share"] == pytest.approx(len(ids) / given.num_tokens)
 
 
+def test_a_share_of_the_hidden_tokens_is_scored_and_the_rest_is_still_seen_by_the_critic() -> None:
+    model, given = model_of(null_probability=0.0), batch(6)
+    whole = Guesser(model, MaskingConfig(), self_weight=1.0)(given, generator=generator(7))
+    found = Guesser(model, MaskingConfig(scored_share=0.3), shows=True)(given, generator=generator(7))
+    assert found.metrics["masked_share"] == whole.metrics["masked_share"]
+    assert found.metrics["guess_loss"] != whole.metrics["guess_loss"]
+    assert found.shown is not None
+    assert bool((found.shown.filled_BL != 12).all())
+    few = Guesser(model, MaskingConfig(scored_share=1e-6))(given, generator=generator(7))
+    assert torch.isfinite(few.loss)  # one token at least
+    for share in (0.0, 1.1):
+        with pytest.raises(InputError, match=r"scored_share must lie in \(0, 1\]"):
+            MaskingConfig(scored_share=share)
+
+
 def test_what_is_not_hidden_is_not_scored() -> None:
     """One token hidden of each row: only its digits decide the gradient of the output layer's bias."""
     model, given = model_of(), batch(1)

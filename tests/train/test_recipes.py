@@ -93,6 +93,7 @@ def lpips_weights(path: Path) -> Path:
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_every_recipe_is_stepped_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenreel.train.autoencode._FIRST_CLIPS_OF_ROWS", 40)
+    monkeypatch.setattr("tokenreel.train.autoencode._PATCHES_A_CODE", 1)
     init = tiny_cvivit(tmp_path / "init")
     weights = lpips_weights(tmp_path / "lpips.safetensors")
     changes = shrunk(name, init)

@@ -23,6 +23,7 @@ RUN = ["loop.steps=1", "loop.look_every=0", "data.num_workers=0", "data.batches.
 SHRUNK = {
     "tiny-maskgit": TINY,
     "phenaki-paper": [f"model.changes.stack={STACK}", f"critic.changes.stack={STACK}", "loop.precision=fp32"],
+    "world-maskgit": [f"model.changes.stack={STACK}", "data.batches.still_share=0", "loop.precision=fp32"],
     "maskgit-images": [f"model.changes.stack={STACK}", "loop.precision=fp32"],
 }
 
@@ -67,6 +68,7 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     assert (model.vocab.codebook_size, len(model.vocab.levels)) == (64000, 2 if name == "tiny-maskgit" else 1)
     about = json.loads((tmp_path / "run" / "generator" / "trained_on.json").read_text())
     assert (about["size"], about["num_frames"], about["fps"]) == ([32, 32], 9, 8.0)
+    assert about.get("sampling") == ({"still_steps": 16} if name == "world-maskgit" else None)
     assert about["labels"] == (["a", "b"] if name == "maskgit-images" else [])
     if name == "phenaki-paper":
         assert len(list((tmp_path / "states").rglob("*.safetensors"))) == 2  # of the captions of one step
@@ -151,3 +153,12 @@ def test_a_dry_run_counts_the_generator_and_its_critic(root: Path) -> None:
     assert (cost["clips_per_step"], cost["tokens_per_step"]) == (2, 2 * 48)
     assert cost["parameters"] > cost["critic_parameters"] > 0
     assert cost["gflop_per_step"] > 0
+
+
+def test_sampling_of_a_recipe_is_checked_before_anything_is_opened(root: Path, tmp_path: Path) -> None:
+    for changes, text in (
+        ("sampling={still: 3}", "sampling takes .*still_steps, got still"),
+        ("sampling={still_steps: -1}", "still_steps must be a whole number"),
+    ):
+        with pytest.raises(InputError, match=text):
+            step_of("tiny-maskgit", root, tmp_path / "run", changes)

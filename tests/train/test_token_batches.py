@@ -93,6 +93,21 @@ def test_images_and_videos_stand_in_one_batch(root: Path) -> None:
     assert only.grid == Grid(t=1, h=4, w=4)
 
 
+def test_some_batches_are_images_alone_and_larger(root: Path) -> None:
+    given = stream(root, still_share=0.4, still_size=6, batch_size=2, seed=1)
+    batches = [given.batch(number) for number in range(40)]
+    still = [batch for batch in batches if batch.grid.t == 1]
+    assert 8 <= len(still) <= 25
+    assert {len(batch) for batch in still} == {6}
+    assert {len(batch) for batch in batches if batch.grid.t > 1} == {2}
+    assert all(batch.valid_mask is None for batch in still)
+    again = stream(root, still_share=0.4, still_size=6, batch_size=2, seed=1)
+    assert_same(again.batch(17), batches[17])
+    assert "still_share" not in TokenBatchConfig(batch_size=2).as_json()  # runs begun before it was known go on
+    with pytest.raises(InputError, match="still_share must lie in"):
+        TokenBatchConfig(batch_size=1, still_share=1.5)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_goes_on_exactly(root: Path, workers: int) -> None:
     options = {"image_share": 0.3, "seed": 3}

@@ -35,6 +35,9 @@ _Seconds = Annotated[
 _Size = Annotated[str | None, typer.Option(help="By default what the generator was trained on.", metavar="S|WxH")]
 _Fps = Annotated[float | None, typer.Option(help="By default that of the training data.", metavar="F")]
 _Steps = Annotated[int | None, typer.Option(help="Passes through the generator a window (18).")]
+_StillSteps = Annotated[
+    int | None, typer.Option(help="Passes for the first frame alone, before the others (0, or as the generator says).")
+]
 _Guidance = Annotated[float | None, typer.Option(help="How much the prompt counts; 1: no guidance (3).")]
 _Temperature = Annotated[float | None, typer.Option(help="Of the draws; 0 takes the likeliest (1).")]
 _Order = Annotated[
@@ -66,6 +69,7 @@ def generate(
     size: _Size = None,
     fps: _Fps = None,
     steps: _Steps = None,
+    still_steps: _StillSteps = None,
     guidance: _Guidance = None,
     temperature: _Temperature = None,
     order: _Order = None,
@@ -100,7 +104,7 @@ def generate(
     from tokenreel.jobs.generate import generate_video
 
     changes: dict[str, Any] = {"fps": fps, "steps": steps, "guidance_scale": guidance, "temperature": temperature}
-    changes |= {"order": order, "seed": seed, "window_frames": window}
+    changes |= {"order": order, "seed": seed, "window_frames": window, "still_steps": still_steps}
     line = _Line(quiet or as_json)
     try:
         result = generate_video(

@@ -103,7 +103,7 @@ class TokenCritic(SavedModel):
     def __init__(self, config: TokenCriticConfig) -> None:
         super().__init__(config)
         self.network = TokenNetwork(config)
-        self.head = nn.Linear(config.stack.dim, 1)
+        self.head = nn.Linear(config.feature_dim, 1)
         drawn(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 

@@ -44,14 +44,14 @@ class MaskGIT(SavedModel):
     def __init__(self, config: MaskGITConfig) -> None:
         super().__init__(config)
         self.network = TokenNetwork(config)
-        self.head = nn.Linear(config.stack.dim, sum(config.vocabulary.levels))
+        self.head = nn.Linear(config.feature_dim, sum(config.vocabulary.levels))
         self.chain: nn.Embedding | None = None
         if config.chained and len(config.vocabulary.levels) > 1:
             # Of all digits but the last; at zero they are guessed independently.
-            self.chain = nn.Embedding(sum(config.vocabulary.levels[:-1]), config.stack.dim)
+            self.chain = nn.Embedding(sum(config.vocabulary.levels[:-1]), config.feature_dim)
             nn.init.zeros_(self.chain.weight)
         self.text = None if config.text is None else ByteText(config.text)
-        self.critic_head = nn.Linear(config.stack.dim, 1) if config.self_critic else None
+        self.critic_head = nn.Linear(config.feature_dim, 1) if config.self_critic else None
         for head in (self.head, self.critic_head):
             if head is not None:
                 drawn(head.weight, std=0.02)

@@ -34,6 +34,12 @@ class TokenNetworkConfig:
         null_probability: share of examples that are trained without their condition, for guidance
             (arXiv 2207.12598, algorithm 1).
         blocks: how the blocks are built.
+        group: tokens (t, h, w) that lie beside each other and are one position of the transformer, which so has fewer
+            of them; (1, 1, 1): every token is one.
+        token_dim: width of a token's embedding and of its features, which the output layer reads; None: that of the
+            stack.
+        local_dim: width of a layer behind the transformer that reads every token's own embedding and its six
+            neighbours', which a position of many tokens cannot keep; None: no such layer.
     """
 
     vocabulary: Vocabulary
@@ -44,13 +50,20 @@ class TokenNetworkConfig:
     positions: Positions = "rotary"
     null_probability: float = 0.1
     blocks: BlockOptions = field(default_factory=BlockOptions)
+    group: tuple[int, int, int] = (1, 1, 1)
+    token_dim: int | None = None
+    local_dim: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "extents", tuple(self.extents))
-        if len(self.extents) != 3 or any(type(side) is not int or side < 1 for side in self.extents):
-            raise InputError(f"extents must be a grid (t, h, w) of whole numbers of at least 1, got {self.extents}")
-        if self.num_classes is not None and (type(self.num_classes) is not int or self.num_classes < 1):
-            raise InputError(f"num_classes must be a whole number of at least 1 or None, got {self.num_classes!r}")
+        for name in ("extents", "group"):
+            sides = tuple(getattr(self, name))
+            object.__setattr__(self, name, sides)
+            if len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides):
+                raise InputError(f"{name} must be (t, h, w), whole numbers of at least 1, got {sides}")
+        for name in ("token_dim", "local_dim", "num_classes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name} must be a whole number of at least 1 or None, got {value!r}")
         if self.positions not in get_args(Positions):
             raise InputError(f"positions must be one of {', '.join(get_args(Positions))}, got {self.positions!r}")
         if not 0 <= self.null_probability < 1:
@@ -63,6 +76,16 @@ class TokenNetworkConfig:
     def is_conditional(self) -> bool:
         """Whether it is told anything, text or a label."""
         return self.context_dim is not None or self.num_classes is not None
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether a position of the transformer is something else than a token."""
+        return self.group != (1, 1, 1) or self.token_dim is not None or self.local_dim is not None
+
+    @property
+    def feature_dim(self) -> int:
+        """E: width of the features of a token."""
+        return self.stack.dim if self.token_dim is None else self.token_dim
 
     def transformer(self) -> TransformerConfig:
         """The full configuration of the stack."""

@@ -1,7 +1,7 @@
 """The transformer that masked generators and critics share: ids on a grid and a condition to features.
 
-Letters: B examples, N rows (B, or 2 B when guided), L tokens of a grid (t, h, w), S text tokens, D dim, F factors,
-f rotary bands.
+Letters: B examples, N rows (B, or 2 B when guided), L tokens of a grid (t, h, w), P positions, S text tokens, D dim,
+E feature_dim, F factors, f rotary bands.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tokenreel.types import Grid
 
 from .condition import Condition
 from .maskgit_config import TokenNetworkConfig
+from .maskgit_groups import Neighbours, TokenGroups, coarser
 
 __all__ = ["Prepared", "TokenNetwork", "draw_null"]
 
@@ -58,7 +59,7 @@ def draw_null(
 
 
 class TokenNetwork(nn.Module):
-    """Ids and a condition to features (N, L, D): MaskGIT's bidirectional transformer, arXiv 2202.04200, section 3.
+    """Ids and a condition to features (N, L, E): MaskGIT's bidirectional transformer, arXiv 2202.04200, section 3.
 
     An id is the sum of its digits' embeddings; the mask id has a row of its own in each table. A linear map of the
     position's cosines and sines is added: where every token is masked all values are equal, and rotation or a bias on
@@ -69,9 +70,16 @@ class TokenNetwork(nn.Module):
         super().__init__()
         self.config = config
         levels, stack = config.vocabulary.levels, config.stack
-        self.embed = nn.Embedding(sum(levels) + len(levels), stack.dim)
+        self.embed = nn.Embedding(sum(levels) + len(levels), config.feature_dim)
+        self.groups: TokenGroups | None = None
+        if config.is_grouped:
+            self.groups = TokenGroups(group=config.group, token_dim=config.feature_dim, dim=stack.dim)
+        self.neighbours: Neighbours | None = None
+        if config.local_dim is not None:
+            self.neighbours = Neighbours(token_dim=config.feature_dim, hidden_dim=config.local_dim)
+        extents = coarser(config.extents, config.group)
         self.rotary = Rotary(
-            head_dim=stack.head_dim, max_extents=config.extents, num_bands=_bands(stack.head_dim // 2, config.extents)
+            head_dim=stack.head_dim, max_extents=extents, num_bands=_bands(stack.head_dim // 2, extents)
         )
         self.place = nn.Linear(stack.head_dim, stack.dim, bias=False)
         self.bias = ContinuousBias(num_heads=stack.num_heads) if config.positions == "bias" else None
@@ -120,11 +128,36 @@ class TokenNetwork(nn.Module):
         generator: torch.Generator | None = None,
         wanted: Tensor | None = None,
     ) -> Tensor:
-        """(B, L) ids in [0, K] -> (N, L, D); 0 where ``wanted``, bool (B, L), is given and False."""
+        """(B, L) ids in [0, K] -> (N, L, E), E the ``feature_dim``; anything where not ``wanted``, bool (B, L)."""
         self._check_ids(ids_BL, grid, prepared.num)
-        rotation = self.rotary(grid_positions(grid.t, grid.h, grid.w, device=ids_BL.device))
+        x_BLE = self._embedded(ids_BL)
+        if self.groups is None:
+            return self._features(x_BLE, grid, prepared, valid_mask, generator, wanted)
+        if valid_mask is not None:
+            x_BLE = x_BLE * valid_mask[..., None]  # padding in a box is as a box that is part empty
+        valid_mask, wanted = (None if mask is None else self.groups.any(mask, grid) for mask in (valid_mask, wanted))
+        coarse = self.groups.grid(grid)
+        features_NPD = self._features(self.groups(x_BLE, grid), coarse, prepared, valid_mask, generator, wanted)
+        features_NLE = self.groups.spread(features_NPD, grid)
+        if self.neighbours is None:
+            return features_NLE
+        tokens_NLE = x_BLE.repeat(2, 1, 1) if prepared.guided else x_BLE
+        found_NLE: Tensor = self.neighbours(features_NLE, tokens_NLE, grid)
+        return found_NLE
+
+    def _features(
+        self,
+        x_NLD: Tensor,
+        grid: Grid,
+        prepared: Prepared,
+        valid_mask: Tensor | None,
+        generator: torch.Generator | None,
+        wanted: Tensor | None,
+    ) -> Tensor:
+        """(B, L, D) without their places -> (N, L, D); 0 where not ``wanted``."""
+        rotation = self.rotary(grid_positions(grid.t, grid.h, grid.w, device=x_NLD.device))
         place_Lf = torch.cat([rotation.cos_Lf, rotation.sin_Lf], dim=-1)
-        x_NLD = self._embedded(ids_BL) + self.place(place_Lf)
+        x_NLD = x_NLD + self.place(place_Lf)
         is_shared = prepared.guided and prepared.label_N1D is None  # equal rows up to the first look at the text
         if prepared.guided:
             x_NLD = x_NLD if is_shared else x_NLD.repeat(2, 1, 1)

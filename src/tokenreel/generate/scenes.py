@@ -22,8 +22,9 @@ from tokenreel.tokenizers.base import Tokenizer
 from tokenreel.types import Clip, Grid, Tokens
 
 from .prime import Known, Timing, ids_of, prime
-from .sample import MaskedModel, SampleStep, sample, scorer_of
+from .sample import MaskedModel, SampleStep, scorer_of
 from .sample_orders import Order, OrderKind
+from .sample_still import sample_from_still
 from .storyboard import Scene, Storyboard
 from .vocabulary import grid_of
 
@@ -256,9 +257,10 @@ class _Windows:
     def sampled(self, scene: Scene, condition: Condition | None, known: Known | None, seed: int) -> Tensor:
         """Ids (L,) of one window."""
         board = self.storyboard
-        ids_BL = sample(
+        ids_BL = sample_from_still(
             self.model,
             grid=self.grid,
+            still_steps=board.still_steps,
             condition=condition,
             order=board.order,
             steps=board.steps if scene.steps is None else scene.steps,

@@ -59,6 +59,9 @@ def mask_for_training(
     schedule: str = "cosine",
     generator: torch.Generator | None = None,
     known_mask: Tensor | None = None,
+    grid: Grid | None = None,
+    tube_share: float = 0.0,
+    blank_share: float = 0.0,
 ) -> Tensor:
     """(B, L) bool -> (B, L) bool, True = hidden: each row hides ``ceil(gamma(r) n)`` of its n tokens, r ~ U(0, 1).
 
@@ -70,6 +73,11 @@ def mask_for_training(
         schedule: a name in ``SCHEDULES``.
         generator: source of randomness, of any device.
         known_mask: (B, L), True = given and never hidden, as primed frames are.
+        grid: of the rows; needed for tubes.
+        tube_share: probability of a row to be hidden in tubes: squares of 2 or 4 tokens through all steps (as in
+            VideoMAE, arXiv 2203.12602, section 3.2). Of single tokens a few tell what is in a clip, and a prompt would
+            not be looked at.
+        blank_share: probability of a row to be hidden whole, as sampling begins.
     """
     if valid_mask.ndim != 2 or valid_mask.dtype != torch.bool:
         raise InputError(f"valid_mask must be bool (B, L), got {valid_mask.dtype} {tuple(valid_mask.shape)}")
@@ -80,17 +88,50 @@ def mask_for_training(
     noise_BL = torch.rand(valid_mask.shape, generator=generator, device=device).to(valid_mask.device)
     num_B = hidable_BL.sum(1)
     count_B = (gamma(r_B.double()).to(num_B.device) * num_B).ceil().long().clamp(min=1)
+    num = len(valid_mask)
+    if tube_share:
+        if grid is None or grid.num_cells != valid_mask.shape[1]:
+            raise InputError(f"tube_share needs the grid of the {valid_mask.shape[1]} tokens of a row, got {grid}")
+        is_tube_B = (torch.rand(num, generator=generator, device=device) < tube_share).to(valid_mask.device)
+        tubes_BL = _tube_noise(grid, num, generator, device).to(valid_mask.device)
+        noise_BL = torch.where(is_tube_B[:, None], tubes_BL + 1e-4 * noise_BL, noise_BL)
+    if blank_share:
+        is_blank_B = (torch.rand(num, generator=generator, device=device) < blank_share).to(valid_mask.device)
+        count_B = torch.where(is_blank_B, num_B.clamp(min=1), count_B)
     rank_BL = noise_BL.masked_fill(~hidable_BL, 2.0).argsort(1).argsort(1)
     return (rank_BL < count_B[:, None]) & hidable_BL
 
 
+def _tube_noise(grid: Grid, num: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """(num, L): the same random number in all tokens of a tube, whose side is 2 or 4 by row."""
+    found = []
+    for side in (2, 4):
+        rows, columns = -(-grid.h // side), -(-grid.w // side)
+        noise_Nhw = torch.rand(num, rows, columns, generator=generator, device=device)
+        noise_Nhw = noise_Nhw.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, : grid.h, : grid.w]
+        found.append(noise_Nhw.flatten(1).repeat(1, grid.t))
+    is_wide_N = torch.rand(num, generator=generator, device=device) < 0.5
+    return torch.where(is_wide_N[:, None], found[1], found[0])
+
+
 def draw_primed(
-    grid: Grid, num: int, *, probability: float, generator: torch.Generator | None = None, device: str = "cpu"
+    grid: Grid,
+    num: int,
+    *,
+    probability: float,
+    steps: int | None = None,
+    generator: torch.Generator | None = None,
+    device: str = "cpu",
 ) -> Tensor:
-    """(num, L) bool, True = given: some rows know their first steps, 1 to t - 1 of them, as a continued video does."""
+    """(num, L) bool, True = given: some rows know their first steps, as a continued video does.
+
+    ``steps`` of them, at most t - 1; or 1 to t - 1 where it is None.
+    """
     place = device if generator is None else generator.device
     is_primed_B = torch.rand(num, generator=generator, device=place) < probability
     steps_B = 1 + (torch.rand(num, generator=generator, device=place) * (grid.t - 1)).long()
+    if steps is not None:
+        steps_B = torch.full_like(steps_B, min(steps, grid.t - 1))
     if grid.t == 1:
         is_primed_B = torch.zeros_like(is_primed_B)
     step_L = torch.arange(grid.num_cells, device=place) // (grid.h * grid.w)

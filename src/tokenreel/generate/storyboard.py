@@ -61,6 +61,8 @@ class Storyboard:
         seed: equal seeds, equal videos. Scenes have streams of their own, so a change in one leaves the random numbers
             of the others alone.
         guidance_scale, steps, order, temperature: as in ``sample``.
+        still_steps: passes for the first step alone, where a window goes on from nothing (``sample_from_still``); 0:
+            none.
     """
 
     scenes: tuple[Scene, ...]
@@ -73,6 +75,7 @@ class Storyboard:
     steps: int = 18
     order: OrderKind = "confidence"
     temperature: float = 1.0
+    still_steps: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", tuple(self.scenes))
@@ -92,6 +95,7 @@ class Storyboard:
             _check_whole(self.frames_carried, "frames_carried", least=0)
         _check_sampling(self.seed, self.guidance_scale, self.steps)
         _check_number(self.temperature, "temperature", least=0)
+        _check_whole(self.still_steps, "still_steps", least=0)
         Order(kind=self.order)
 
     @property
@@ -135,8 +139,8 @@ class Storyboard:
         return from_values(cls, found)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """From a YAML file."""
+    def load(cls, path: str | os.PathLike[str], *, defaults: Mapping[str, Any] | None = None) -> Self:
+        """From a YAML file; ``defaults`` are fields that the file need not name."""
         path = Path(path)
         if not path.is_file():
             raise InputError(f"there is no storyboard file {path}")
@@ -145,7 +149,7 @@ class Storyboard:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise FormatError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
         try:
-            return cls.from_values(values)
+            return cls.from_values({**(defaults or {}), **values} if isinstance(values, Mapping) else values)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 

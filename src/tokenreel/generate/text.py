@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -23,10 +25,11 @@ from tokenreel.tokenizers.configs import BlockOptions, Stack
 
 from .condition import Condition
 
-__all__ = ["ByteText", "ByteTextConfig", "TextEncoder", "bytes_of", "checked_prompts"]
+__all__ = ["ByteText", "ByteTextConfig", "TextEncoder", "bytes_of", "checked_prompts", "words_of"]
 
 _END = 256  # stands after the last byte, so that no prompt is empty
 _VOCAB_SIZE = 257
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class TextEncoder(Protocol):
@@ -65,18 +68,24 @@ class ByteTextConfig:
     Attributes:
         stack: size of the transformer; its dim is Dt.
         max_bytes: bytes of UTF-8 that are read; longer prompts are refused.
+        words: None reads bytes. A number reads words and signs, each by two rows of a table of so many (hash
+            embeddings, arXiv 1709.03933): a small model need not learn to spell, and knows the words of its captions
+            alone.
     """
 
     stack: Stack
     max_bytes: int = 512
+    words: int | None = None
 
     def __post_init__(self) -> None:
         if type(self.max_bytes) is not int or not 1 <= self.max_bytes <= 1 << 16:
             raise InputError(f"ByteTextConfig.max_bytes must be a whole number in [1, 65536], got {self.max_bytes!r}")
+        if self.words is not None and (type(self.words) is not int or not 2 <= self.words <= 1 << 20):
+            raise InputError(f"ByteTextConfig.words must be a whole number in [2, 1048576] or None, got {self.words!r}")
 
 
 class ByteText(nn.Module):
-    """A bidirectional transformer over the bytes of a prompt: a text encoder without vocabulary, files or download.
+    """A bidirectional transformer over the bytes, or the words, of a prompt: without vocabulary, files or download.
 
     It is trained with the generator that holds it, and saved inside it. ByT5, arXiv 2105.13626, reads bytes likewise.
     Gradients flow wherever torch records them.
@@ -88,7 +97,7 @@ class ByteText(nn.Module):
         super().__init__()
         self.config = config
         stack = config.stack
-        self.embed = nn.Embedding(_VOCAB_SIZE, stack.dim)
+        self.embed = nn.Embedding(_VOCAB_SIZE if config.words is None else config.words + 1, stack.dim)
         drawn(self.embed.weight, std=0.2)
         self.rotary = Rotary(head_dim=stack.head_dim, max_extents=(config.max_bytes + 1,))
         self.stack = Transformer(stack.transformer(BlockOptions(mlp="swiglu", norm="rms", qk_norm=True)))
@@ -108,17 +117,21 @@ class ByteText(nn.Module):
         return digest.hexdigest()
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        """Prompts -> ``Condition``; S is the longest prompt's bytes and one for its end."""
-        ids_BS, valid_mask_BS = bytes_of(checked_prompts(prompts), max_bytes=self.config.max_bytes)
+        """Prompts -> ``Condition``; S is the longest prompt's bytes, or words, and one for its end."""
+        read, config = checked_prompts(prompts), self.config
+        ids, valid_mask_BS = bytes_of(read, max_bytes=config.max_bytes)
+        if config.words is not None:
+            ids, valid_mask_BS = words_of(read, size=config.words)
         device = self.embed.weight.device
         valid_mask_BS = valid_mask_BS.to(device)
-        return Condition(self(ids_BS.to(device), valid_mask_BS), valid_mask_BS)
+        return Condition(self(ids.to(device), valid_mask_BS), valid_mask_BS)
 
-    def forward(self, ids_BS: Tensor, valid_mask_BS: Tensor) -> Tensor:
-        """(B, S) ids in [0, 256] and their mask -> (B, S, Dt)."""
-        positions_S1 = torch.arange(ids_BS.shape[1], device=ids_BS.device)[:, None]
+    def forward(self, ids: Tensor, valid_mask_BS: Tensor) -> Tensor:
+        """(B, S) bytes or (B, S, 2) rows of words, and their mask -> (B, S, Dt)."""
+        positions_S1 = torch.arange(ids.shape[1], device=ids.device)[:, None]
+        embedded = self.embed(ids)
         out_BSD: Tensor = self.stack(
-            self.embed(ids_BS),
+            embedded.sum(2) if ids.ndim == 3 else embedded,
             rotary=self.rotary(positions_S1),
             valid_mask=None if _full(valid_mask_BS) else valid_mask_BS,
         )
@@ -162,3 +175,27 @@ def bytes_of(prompts: Sequence[str], *, max_bytes: int) -> tuple[Tensor, Tensor]
     for row, code in enumerate(coded):
         ids_BS[row, : len(code)] = torch.from_numpy(np.frombuffer(code, np.uint8).astype(np.int64))
     return ids_BS, torch.arange(ids_BS.shape[1]) < lengths[:, None]
+
+
+def words_of(prompts: Sequence[str], *, size: int) -> tuple[Tensor, Tensor]:
+    """Words and signs of every prompt, large letters as small ones, and an end mark: (B, S, 2) int64, (B, S) bool.
+
+    A word is two numbers in [0, size), from two hashes; the end mark is ``size`` twice.
+
+    >>> ids, valid = words_of(["A cat", "a  CAT!"], size=50)
+    >>> bool((ids[0, :2] == ids[1, :2]).all()), valid.tolist()
+    (True, [[True, True, True, False], [True, True, True, True]])
+    """
+    coded = [[_hashes(word, size) for word in _WORD.findall(prompt.casefold())] for prompt in prompts]
+    lengths = torch.tensor([len(code) + 1 for code in coded])
+    ids_BS2 = torch.full((len(coded), int(lengths.max()), 2), size)
+    for row, code in enumerate(coded):
+        if code:
+            ids_BS2[row, : len(code)] = torch.tensor(code)
+    return ids_BS2, torch.arange(ids_BS2.shape[1]) < lengths[:, None]
+
+
+@lru_cache(maxsize=1 << 14)
+def _hashes(word: str, size: int) -> tuple[int, int]:
+    digest = hashlib.blake2b(word.encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big") % size, int.from_bytes(digest[8:], "big") % size

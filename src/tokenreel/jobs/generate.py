@@ -264,6 +264,7 @@ def _board(
 ) -> Storyboard:
     """The storyboard, what is not said filled in from what the generator was trained on."""
     about, told = models.about, dict(changes)
+    suits = _named(about.sampling)
     if models.critic is not None:
         told.setdefault("order", "critic")
     if not models.generator.config.is_conditional:
@@ -271,8 +272,9 @@ def _board(
     if storyboard is not None:
         if size is not None:
             told["size"] = _size(size, models)
-        return replace(Storyboard.load(storyboard), **told)
+        return replace(Storyboard.load(storyboard, defaults=suits), **told)
     assert prompt is not None
+    told = {**suits, **told}
     trained = about.num_frames or Timing.of(models.tokenizer).frames(models.generator.config.extents[0])
     frames = told.setdefault("window_frames", trained)
     fps = told.setdefault("fps", about.fps or _FPS)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -35,12 +36,14 @@ class TrainedOn(NamedTuple):
         num_frames: of a window: the most frames that it saw at once.
         fps: of most records, or None.
         labels: names of its classes, in order.
+        sampling: fields of a storyboard that suit it best, such as ``still_steps``; where nothing else is said.
     """
 
     size: tuple[int, int] | None = None
     num_frames: int | None = None
     fps: float | None = None
     labels: tuple[Any, ...] = ()
+    sampling: Mapping[str, Any] = MappingProxyType({})
 
 
 def trained_on(folder: Path) -> TrainedOn:
@@ -60,6 +63,7 @@ def trained_on(folder: Path) -> TrainedOn:
             None if values["num_frames"] is None else int(values["num_frames"]),
             None if values["fps"] is None else float(values["fps"]),
             tuple(labels),
+            dict(values.get("sampling", {})),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise FormatError(f"{path} does not tell what a generator was trained on ({error}); delete it") from error

@@ -245,6 +245,7 @@ class MaskedParts:
             "num_frames": int(frames),
             "fps": rates[0][0] if rates else None,
             "labels": list(self.labels),
+            **({"sampling": dict(self.plan.sampling)} if self.plan.sampling else {}),
         }
 
 

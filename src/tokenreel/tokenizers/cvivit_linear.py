@@ -2,6 +2,7 @@
 
 A linear map of each patch, quantized, and a linear map back is a transform codec; with principal components it is the
 best of its kind. On film it reaches in no time what a transformer from random weights needs thousands of steps for.
+With a codebook it is k-means of the patches themselves.
 
 Letters: C channels (3), T frames, H W pixels, N patches, P values of a patch, E codebook_dim.
 """
@@ -22,7 +23,7 @@ from .cvivit_head import FrameHead
 from .cvivit_model import FrameEmbed
 from .cvivit_transforms import PatchTransforms
 
-__all__ = ["fit_linear", "fit_transforms"]
+__all__ = ["fit_codebook", "fit_linear", "fit_transforms"]
 
 _SAMPLE = 30_000  # patches that components are computed from
 _FITTED = 120_000  # patches that transforms to choose from are fitted to
@@ -43,7 +44,8 @@ def fit_linear(
     """Set both maps, for first frames and for tubelets, to what reconstructs the patches of these videos best.
 
     Latents are principal components of standard deviation s, the largest for the finest levels of FSQ; s is the one of
-    a few that gives the least error after quantizing. VQ starts its codebook from them.
+    a few that gives the least error after quantizing. VQ starts its codebook from them; where no step is predicted, as
+    ``fit_codebook`` does.
 
     Args:
         inward: pixels to latents.
@@ -52,6 +54,9 @@ def fit_linear(
         videos: (3, T, H, W) each, in [-1, 1]; enough of them to have more patches than a patch has values.
         is_predictive: tubelets are coded as their difference from the last frame that these maps gave before them.
     """
+    if isinstance(quantizer, VQ) and not is_predictive and not quantizer.config.l2_norm:
+        fit_codebook(inward, outward, quantizer, videos)
+        return
     pt, ph, pw = inward.rest.patch_size
     first_NP = torch.cat([_patches(video[:, :1], (1, ph, pw)) for video in videos])
     later = [_patches(video[:, 1:], (pt, ph, pw)) for video in videos if video.shape[1] > pt]
@@ -75,6 +80,44 @@ def fit_linear(
     elif later:
         _fit(inward.rest.proj, outward.rest, quantizer, _some(torch.cat(later)))
     quantizer.training = training
+
+
+@torch.no_grad()
+def fit_codebook(inward: FrameEmbed, outward: FrameHead, quantizer: VQ, videos: Sequence[Tensor]) -> None:
+    """Set the codebook to k-means of these videos' patches, and both maps to the change of axes that it is kept in.
+
+    Latents are the leading principal components all at one scale, so that the nearest code is the one of least squared
+    error in pixels. A patch of a first frame counts as a tubelet that stands still: what does not move has the same ids
+    in all steps. Equal patches of a clip count once, or still walls would take most of the codes.
+
+    Args: as ``fit_linear``.
+    """
+    size = inward.rest.patch_size
+    pt, ph, pw = size
+    distinct = []
+    for video in videos:
+        first_NP = _patches(video[:, :1], (1, ph, pw)).repeat(1, pt)
+        distinct.append(torch.unique(torch.cat([first_NP, _patches(video[:, 1:], size)]), dim=0))
+    patches_NP = torch.cat(distinct)
+    sample_NP = _some(patches_NP)
+    mean_P = sample_NP.mean(0)
+    centred_NP = sample_NP - mean_P
+    values_P, vectors_PP = torch.linalg.eigh((centred_NP.T @ centred_NP / len(sample_NP)).double())
+    scale = float(values_P.sum().clamp(min=1e-8).sqrt())  # latents of norm 1 or so
+    width = min(quantizer.codebook_dim, vectors_PP.shape[1])
+    basis_EP = vectors_PP.new_zeros(quantizer.codebook_dim, vectors_PP.shape[0])
+    basis_EP[:width] = vectors_PP.flip(1)[:, :width].T
+    basis_EP = basis_EP.to(patches_NP.dtype)
+    into_EP, back_PE = basis_EP / scale, basis_EP.T * scale
+    inward.rest.proj.weight.copy_(into_EP)
+    inward.rest.proj.bias.copy_(-into_EP @ mean_P)
+    inward.first.proj.weight.copy_(into_EP.view(len(into_EP), pt, -1).sum(1))
+    inward.first.proj.bias.copy_(inward.rest.proj.bias)
+    outward.rest.weight.copy_(back_PE)
+    outward.rest.bias.copy_(mean_P)
+    outward.first.weight.copy_(back_PE.view(pt, -1, back_PE.shape[1]).mean(0))
+    outward.first.bias.copy_(mean_P.view(pt, -1).mean(0))
+    quantizer.start_from(inward.rest.proj(patches_NP))
 
 
 def _differences(

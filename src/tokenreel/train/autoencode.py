@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenreel.quantize import batch_usage
+from tokenreel.quantize import VQ, batch_usage
 from tokenreel.tokenizers import CViViT, TiTok, TiTokVideo
 
 from .adversarial_pair import AdversarialPair
@@ -25,6 +25,7 @@ __all__ = ["Autoencode", "start_linear_path"]
 
 _FIRST_BATCHES = 16
 _FIRST_BATCHES_OF_MANY = 80  # for as many transforms
+_PATCHES_A_CODE = 512  # of a codebook; most of a clip's patches are like others of it
 _FIRST_CLIPS_OF_ROWS = 1000  # a clip has many patches, but only one spectrum
 
 Pair = tuple[Tensor, Tensor]
@@ -96,8 +97,7 @@ def start_linear_path(model: nn.Module, batches: BatchStream, runtime: Runtime) 
     The same on all processes.
     """
     if isinstance(model, CViViT) and (model.config.linear_path or model.transforms is not None):
-        count = _FIRST_BATCHES if model.transforms is None else _FIRST_BATCHES_OF_MANY
-        model.start_linear([video for number in range(count) for video in batches.batch(number).videos])
+        model.start_linear(_first_videos(model, batches))
     elif isinstance(model, TiTok | TiTokVideo) and model.spectrum is not None:
         videos = (video for number in itertools.count() for video in batches.batch(number).videos)
         if runtime.is_main:
@@ -106,6 +106,20 @@ def start_linear_path(model: nn.Module, batches: BatchStream, runtime: Runtime) 
         return
     for tensor in (*model.parameters(), *model.buffers()):
         runtime.share(tensor)
+
+
+def _first_videos(model: CViViT, batches: BatchStream) -> list[Tensor]:
+    """What a codec is fitted to: the first batches."""
+    if isinstance(model.quantizer, VQ):
+        found, wanted = [], _PATCHES_A_CODE * model.quantizer.codebook_size
+        for number in itertools.count():
+            for video in batches.batch(number).videos:
+                found.append(video)
+                wanted -= model.num_tokens_of((video.shape[1], video.shape[2], video.shape[3]))
+                if wanted <= 0:
+                    return found
+    count = _FIRST_BATCHES if model.transforms is None else _FIRST_BATCHES_OF_MANY
+    return [video for number in range(count) for video in batches.batch(number).videos]
 
 
 def _pairs(ours: Tensor | tuple[Tensor, ...], theirs: Tensor | tuple[Tensor, ...]) -> list[Pair]:

@@ -41,19 +41,33 @@ class MaskingConfig:
         label_smoothing: of the cross-entropy.
         primed_share: share of the records whose first steps are given and never hidden, as in a video that is gone on
             with (arXiv 2210.02399, section 2.3).
+        primed_steps: how many first steps they are; None: any number of them.
+        scored_share: share of the hidden tokens, drawn at random, whose guesses are scored. The softmax over a large
+            codebook is dear, and the guesses of one clip teach much the same.
+        tube_share, blank_share: share of the records that are hidden in tubes through all steps, and whole, so that the
+            prompt is needed (``mask_for_training``).
     """
 
     schedule: str = "cosine"
     label_smoothing: float = 0.0
     primed_share: float = 0.0
+    primed_steps: int | None = None
+    scored_share: float = 1.0
+    tube_share: float = 0.0
+    blank_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        if not 0 <= self.primed_share <= 1:
-            raise InputError(f"primed_share must lie in [0, 1], got {self.primed_share}")
+        for name in ("primed_share", "tube_share", "blank_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.primed_steps is not None and self.primed_steps < 1:
+            raise InputError(f"primed_steps must be at least 1 or null, got {self.primed_steps}")
+        if not 0 < self.scored_share <= 1:
+            raise InputError(f"scored_share must lie in (0, 1], got {self.scored_share}")
 
 
 class Puzzle(NamedTuple):
@@ -117,6 +131,8 @@ class Guesser(nn.Module):
     ) -> None:
         super().__init__()
         self.generator, self.masking, self.encoder = generator, masking, encoder
+        if generator.critic_head is not None:  # without gradients it has no state that a run could go on with
+            generator.critic_head.requires_grad_(self_weight > 0)
         self.self_weight, self.shows, self.temperature = self_weight, shows, temperature
         self.fooling, self._judge = fooling, [judge]  # in a list it is no part of what is trained, averaged and saved
 
@@ -128,8 +144,11 @@ class Guesser(nn.Module):
         model = self.generator
         puzzle = posed(model, batch, self.masking, encoder=self.encoder, generator=generator)
         features_ND = _hidden_features(model, puzzle, generator)
-        wanted_N = puzzle.ids_BL[puzzle.is_masked_BL]
-        found = model.loss(features_ND, wanted_N, label_smoothing=self.masking.label_smoothing)
+        wanted_N, scored_ND = puzzle.ids_BL[puzzle.is_masked_BL], features_ND
+        if self.masking.scored_share < 1:
+            is_scored_N = _thinned(len(wanted_N), self.masking.scored_share, generator).to(wanted_N.device)
+            wanted_N, scored_ND = wanted_N[is_scored_N], features_ND[is_scored_N]
+        found = model.loss(scored_ND, wanted_N, label_smoothing=self.masking.label_smoothing)
         metrics = {"guess_loss": found.loss.detach(), **accuracies(found.guesses_NF, model.vocab.split(wanted_N))}
         real = puzzle.ids_BL.numel() if puzzle.valid_mask is None else puzzle.valid_mask.sum()
         metrics["masked_share"] = puzzle.is_masked_BL.sum() / real
@@ -241,9 +260,19 @@ def posed(
     valid_BL = torch.ones_like(batch.ids_BL, dtype=torch.bool) if batch.valid_mask is None else batch.valid_mask
     known_BL = None
     if masking.primed_share:
-        known_BL = draw_primed(batch.grid, num, probability=masking.primed_share, generator=generator).to(device)
+        known_BL = draw_primed(
+            batch.grid, num, probability=masking.primed_share, steps=masking.primed_steps, generator=generator
+        ).to(device)
         known_BL = known_BL & (valid_BL & ~known_BL).any(1, keepdim=True)  # a short row would have nothing to guess
-    is_masked_BL = mask_for_training(valid_BL, schedule=masking.schedule, generator=generator, known_mask=known_BL)
+    is_masked_BL = mask_for_training(
+        valid_BL,
+        schedule=masking.schedule,
+        generator=generator,
+        known_mask=known_BL,
+        grid=batch.grid,
+        tube_share=masking.tube_share,
+        blank_share=masking.blank_share,
+    )
     condition, is_missing_B = _told(model, batch, encoder)
     share = model.config.null_probability if model.training else 0.0
     is_null_B = draw_null(num, share, generator=generator, device=device) | is_missing_B.to(device)
@@ -276,6 +305,13 @@ def _hidden_features(model: MaskGIT, puzzle: Puzzle, generator: torch.Generator)
         generator=generator,
     )
     return picked(features_BLD, puzzle.is_masked_BL)
+
+
+def _thinned(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """(count,) bool: a share of them at random, at least one of any."""
+    is_one_N = torch.rand(count, generator=generator, device=generator.device) < share
+    is_one_N[:1] |= ~is_one_N.any()
+    return is_one_N
 
 
 @torch.no_grad()

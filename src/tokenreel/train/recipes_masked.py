@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from tokenreel.errors import InputError
 from tokenreel.generate.critic import TokenCritic, TokenCriticConfig
 from tokenreel.generate.maskgit import MaskGIT
 from tokenreel.generate.maskgit_config import MaskGITConfig
+from tokenreel.generate.storyboard import Scene, Storyboard
 from tokenreel.generate.vocabulary import Vocabulary
 from tokenreel.tokenizers.configs import to_values
 
@@ -53,11 +54,11 @@ class GeneratorChoice:
             raise InputError(f"most_levels must be at least 2 or null, got {self.most_levels}")
         _check_own(self.changes, "model.changes")
 
-    def config(self, vocabulary: Vocabulary = _FREE, **fields: Any) -> MaskGITConfig:
+    def config(self, vocabulary: Vocabulary = _FREE, **more: Any) -> MaskGITConfig:
         """The full configuration, with the vocabulary of the data and further fields."""
         base = MaskGIT.sizes[self.size or next(iter(MaskGIT.sizes))]
         found: MaskGITConfig = _config(
-            MaskGITConfig, base, self.changes, "model.changes", vocabulary=vocabulary, **fields
+            MaskGITConfig, base, self.changes, "model.changes", vocabulary=vocabulary, **more
         )
         return found
 
@@ -123,16 +124,26 @@ class TokenChoice(DataChoice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedRecipe(Recipe):
-    """A complete experiment with a generator."""
+    """A complete experiment with a generator.
+
+    Attributes:
+        sampling: fields of a storyboard that suit this generator, kept with it: ``{still_steps: 12}``.
+    """
 
     objective: str = "masked"
     model: GeneratorChoice
     data: TokenChoice
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     critic: CriticChoice | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """InputError for what is wrong with the model or its critic, before anything is opened."""
+        """InputError for what is wrong with the model, its critic or its sampling, before anything is opened."""
+        try:
+            Storyboard(scenes=(Scene(prompt="any", seconds=1.0),), size=(1, 1), **self.sampling)
+        except TypeError:
+            known = [one.name for one in fields(Storyboard) if one.name not in ("scenes", "size")]
+            raise InputError(f"sampling takes {', '.join(known)}, got {', '.join(self.sampling)}") from None
         if self.model.init is None:
             self.model.config()
         if self.critic is not None and self.critic.kind == "token":
@@ -144,11 +155,11 @@ class MaskedRecipe(Recipe):
 
 
 def _config(
-    config_type: type[Any], base: Any, changes: Mapping[str, Any], path: str, *, vocabulary: Vocabulary, **fields: Any
+    config_type: type[Any], base: Any, changes: Mapping[str, Any], path: str, *, vocabulary: Vocabulary, **more: Any
 ) -> Any:
     """A named size with changes; the vocabulary comes from the data and is no field of a recipe."""
     config = built(config_type, merged(to_values(base), {**changes, "vocabulary": to_values(_FREE)}), path)
-    return replace(config, vocabulary=vocabulary, **fields)
+    return replace(config, vocabulary=vocabulary, **more)
 
 
 def _check_own(changes: Mapping[str, Any], path: str) -> None:

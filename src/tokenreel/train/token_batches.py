@@ -36,6 +36,7 @@ __all__ = ["TokenBatch", "TokenBatchConfig", "TokenStream", "readable"]
 
 _TRIES = 64
 _CUT = 5
+_STILL = 2  # which batches hold images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -183,9 +184,13 @@ class TokenStream(ThreadedStream[TokenBatch]):
         return False
 
     def _batch_of(self, index: int, broken: list[Broken]) -> TokenBatch:
-        size = self.config.batch_size
-        places = range(index * size, (index + 1) * size)
-        seen = [self._seen(place * self._world_size + self._rank, broken) for place in places]
+        config, first = self.config, index * self.config.most_records
+        is_still = bool(config.still_share) and (
+            np.random.default_rng((self._mix.seed, _STILL, index)).random() < config.still_share
+        )
+        size = config.still_size or config.batch_size if is_still else config.batch_size
+        places = range(first, first + size)
+        seen = [self._seen(place * self._world_size + self._rank, broken, is_still=is_still) for place in places]
         batch = padded([one.ids_l for one in seen], [one.grid for one in seen])
         return TokenBatch(
             ids_BL=batch.ids_BL,
@@ -197,12 +202,12 @@ class TokenStream(ThreadedStream[TokenBatch]):
             index=index,
         )
 
-    def _seen(self, number: int, broken: list[Broken]) -> _Seen:
+    def _seen(self, number: int, broken: list[Broken], *, is_still: bool = False) -> _Seen:
         """The record at a place of the row; where it is broken, the next of its source that is not."""
         place = self._mix.place(number)
         collection = self.collections[place.source]
         draw = np.random.default_rng((self._mix.seed, _CUT, number)).random()
-        is_image = self._mix.sources[place.source].is_single or draw < self.config.image_share
+        is_image = is_still or self._mix.sources[place.source].is_single or draw < self.config.image_share
         for record in itertools.islice(self._mix.examples(place), _TRIES):
             try:
                 example = collection[record]

@@ -21,25 +21,35 @@ class TokenBatchConfig:
         max_steps: steps of the grid that are kept at most; None: all.
         image_share: share of the records of which the first step alone is kept: an image, where the tokenizer codes its
             first frame alone.
+        still_share: share of the batches that hold such images and nothing else, so that they cost a fraction.
+        still_size: records of such a batch; None: ``batch_size``.
     """
 
     batch_size: int
     max_steps: int | None = None
     image_share: float = 0.0
+    still_share: float = 0.0
+    still_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_steps"):
+        for name in ("batch_size", "max_steps", "still_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"TokenBatchConfig.{name} must be at least 1, got {value}")
-        if not 0 <= self.image_share <= 1:
-            raise InputError(f"TokenBatchConfig.image_share must lie in [0, 1], got {self.image_share}")
+        for name in ("image_share", "still_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"TokenBatchConfig.{name} must lie in [0, 1], got {getattr(self, name)}")
 
     @property
     def has_cuts(self) -> bool:
         """Whether a record may be cut."""
-        return self.max_steps is not None or self.image_share > 0
+        return self.max_steps is not None or self.image_share > 0 or self.still_share > 0
+
+    @property
+    def most_records(self) -> int:
+        """Of any batch."""
+        return max(self.batch_size, self.still_size or 0) if self.still_share else self.batch_size
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if not (name.startswith("still") and not value)}

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from sampled import Toy
+
+from tokenreel.errors import InputError
+from tokenreel.generate.sample import SampleStep, sample
+from tokenreel.generate.sample_still import sample_from_still
+from tokenreel.generate.vocabulary import Vocabulary
+from tokenreel.types import Grid
+
+torch.set_num_threads(1)
+
+GRID = Grid(t=3, h=2, w=4)
+
+
+def toy() -> Toy:
+    return Toy(Vocabulary(codebook_size=20, levels=(20,))).eval()
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_first_step_is_that_of_a_picture_and_the_rest_goes_on_from_it() -> None:
+    model, seen = toy(), list[SampleStep]()
+    told = model.condition(["a", "bc"])
+    options = {"condition": told, "steps": 4, "guidance_scale": 2.0}
+    found = sample_from_still(model, grid=GRID, still_steps=3, generator=source(), callback=seen.append, **options)
+    still = sample(model, grid=Grid(t=1, h=2, w=4), generator=source(), **{**options, "steps": 3})
+    assert torch.equal(found[:, :8], still)
+    assert found.shape == (2, 24)
+    assert bool(((found >= 0) & (found < 20)).all())
+    assert [step.steps for step in seen] == [4] * 4  # of the whole; the picture is no step of it
+    assert not any(bool(step.is_masked_BL[:, :8].any()) for step in seen)
+    again = sample_from_still(model, grid=GRID, still_steps=3, generator=source(), **options)
+    assert torch.equal(found, again)
+
+
+def test_without_still_steps_it_is_sample() -> None:
+    model = toy()
+    for grid, steps in ((GRID, 0), (Grid(t=1, h=2, w=4), 5)):
+        ours = sample_from_still(model, grid=grid, still_steps=steps, condition=None, steps=3, generator=source())
+        assert torch.equal(ours, sample(model, grid=grid, condition=None, steps=3, generator=source()))
+    with pytest.raises(InputError, match="still_steps must be a whole number of at least 0, got -1"):
+        sample_from_still(model, grid=GRID, still_steps=-1, condition=None, generator=source())
