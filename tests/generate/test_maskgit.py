@@ -450,3 +450,39 @@ def test_linear_layers_start_as_the_house_draws_them() -> None:
     assert not model.head.bias.any()
     assert torch.equal(model.head.weight, MaskGIT.untrained(TEXT).head.weight)
     assert not torch.equal(model.head.weight, MaskGIT.untrained(TEXT, seed=1).head.weight)
+
+
+def test_it_can_start_as_the_codes_that_ids_stand_for() -> None:
+    codes = torch.randn(60, 5, generator=torch.Generator().manual_seed(1)) * torch.tensor([9.0, 3, 1, 0.3, 0.1]) + 4
+    codes[7] = codes[3] + 1e-4
+    model, plain = MaskGIT.untrained(TEXT), MaskGIT.untrained(TEXT)
+    model.start_from_codes(codes)
+    for table, before in (
+        (model.head.weight, plain.head.weight),
+        (model.network.embed.weight, plain.network.embed.weight),
+    ):
+        axes = (table - 0.2 * before)[:60].detach()
+        assert float((axes[3] - axes[7]).norm()) < 1e-3 * float(axes.norm())  # like ids are alike
+        assert not bool(axes[:, 5:].abs().max() > 1e-6)
+        near = torch.cdist(axes, axes).flatten()
+        assert float(torch.corrcoef(torch.stack([near, torch.cdist(codes, codes).flatten()]))[0, 1]) > 0.8
+        spread = axes.std(0)[:5]
+        assert bool((spread[:-1] > spread[1:]).all())
+        assert float(spread[0] / spread[4]) < 15  # of 90 in the codes
+    assert torch.equal(model.network.embed.weight[60], plain.network.embed.weight[60])  # the mask
+
+
+def test_digits_start_as_the_mean_of_their_codes() -> None:
+    config = CONFIGS["factorised"]
+    model, plain = MaskGIT.untrained(config), MaskGIT.untrained(config)
+    ids = torch.arange(60)
+    codes = torch.stack([ids % 12, ids // 12], 1).double()  # of each digit one number
+    model.start_from_codes(codes)
+    first = (model.head.weight - 0.2 * plain.head.weight)[:12, 0].detach()
+    second = (model.network.embed.weight - 0.2 * plain.network.embed.weight)[13:18, 0].detach()
+    for part in (first, second):
+        steps = part.diff()
+        torch.testing.assert_close(steps, steps.mean().expand_as(steps))
+        assert abs(float(steps[0])) > 0.01
+    with pytest.raises(InputError, match="expected a code for each of 60 ids, got \\(59, 2\\)"):
+        model.start_from_codes(codes[:59])

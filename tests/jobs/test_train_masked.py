@@ -19,13 +19,14 @@ from tokened import TINY, shards_in, tokenizer_in
 
 import tokenreel as tr
 from tokenreel.data.pixel_manifest import PixelSpec
-from tokenreel.errors import MismatchError, TokenReelWarning
-from tokenreel.generate import MaskGIT, TokenCritic
+from tokenreel.errors import InputError, MismatchError, TokenReelWarning
+from tokenreel.generate import MaskGIT, TokenCritic, Vocabulary
 from tokenreel.generate.sample import sample
 from tokenreel.jobs.encode_many import encode_many
 from tokenreel.jobs.generate import generate_video
 from tokenreel.jobs.prepare import prepare_pixels
 from tokenreel.jobs.train import train
+from tokenreel.jobs.train_masked import _codes
 from tokenreel.tokenizers import load
 from tokenreel.tokens.shards import ShardReader
 from tokenreel.train.log import read_log
@@ -70,6 +71,7 @@ import torch
 torch.set_num_threads(1)
 from tokenreel.jobs.generate import generate_video
 from tokenreel.jobs.train import train
+from tokenreel.jobs.train_masked import _codes
 
 folder, data, *changes = sys.argv[1:]
 
@@ -139,6 +141,16 @@ def test_a_run_leaves_a_folder_that_suffices(root: Path, tmp_path: Path) -> None
             fields.append(f"model.init={result['generator']}")
         with pytest.raises(MismatchError, match=message):
             run(root, tmp_path / "run", "loop.steps=8", *fields, resume=True)
+
+
+def test_a_generator_can_start_as_the_codes_of_its_tokenizer(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path / "drawn", "loop.steps=1", "optim.lr=1e-9", "optim.ema_decay=null")
+    run(root, tmp_path / "codes", "loop.steps=1", "optim.lr=1e-9", "optim.ema_decay=null", "model.from_codes=true")
+    drawn, started = weights(tmp_path / "drawn"), weights(tmp_path / "codes")
+    changed = {key for key in drawn if not torch.allclose(drawn[key], started[key], atol=1e-6)}
+    assert changed == {"head.weight", "network.embed.weight"}
+    with pytest.raises(InputError, match=r"the ids of raw stand for no codes; leave model\.from_codes out"):
+        _codes(Vocabulary.of(load("raw")))
 
 
 def test_a_damaged_record_stops_neither_pictures_nor_the_end(root: Path, tmp_path: Path) -> None:

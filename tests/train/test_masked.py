@@ -20,6 +20,7 @@ from tokenreel.train.masked import (
     MaskingConfig,
     Shown,
     _hidden_features,
+    _thinned,
     drawn_into,
     fooling_loss,
     posed,
@@ -112,6 +113,44 @@ def test_a_share_of_the_hidden_tokens_is_scored_and_the_rest_is_still_seen_by_th
     for share in (0.0, 1.1):
         with pytest.raises(InputError, match=r"scored_share must lie in \(0, 1\]"):
             MaskingConfig(scored_share=share)
+
+
+def test_rare_ids_are_scored_more_often_and_the_loss_is_the_same_on_average() -> None:
+    masking = MaskingConfig(scored_share=0.25, scores_rare=True)
+    ids = torch.cat([torch.zeros(900, dtype=torch.int64), torch.arange(1, 101)])
+    losses = torch.rand(1000, generator=generator(3)) + ids.gt(0) * 5  # those of rare ids are higher
+    counts, means = torch.zeros(1000), []
+    for seed in range(300):
+        is_scored, weights = _thinned(ids, masking, generator(seed))
+        assert weights is not None
+        counts += is_scored
+        means.append(float((losses[is_scored] * weights).mean()))
+    assert counts[900:].min() == 300  # a rare id always
+    assert float(counts.mean()) / 300 == pytest.approx(0.25, abs=0.01)
+    error = float(torch.tensor(means).std()) / len(means) ** 0.5
+    assert sum(means) / len(means) == pytest.approx(float(losses.mean()), abs=4 * error)
+    spread = float(torch.tensor(means).std())
+    evenly = [_thinned(ids, MaskingConfig(scored_share=0.25), generator(seed)) for seed in range(300)]
+    assert all(weights is None for _, weights in evenly)
+    assert spread < 0.5 * float(torch.stack([losses[is_scored].mean() for is_scored, _ in evenly]).std())
+
+
+def test_gradients_with_rare_ids_scored_are_those_of_all_on_average() -> None:
+    model, given = model_of(null_probability=0.0), batch(8)
+    parameter = model.head.bias
+
+    def slope(masking: MaskingConfig, seed: int) -> Tensor:
+        draws = generator(7)
+        puzzle = posed(model, given, masking, encoder=None, generator=draws)
+        features = _hidden_features(model, puzzle, draws).detach()
+        wanted = puzzle.ids_BL[puzzle.is_masked_BL]
+        is_scored, weights = _thinned(wanted, masking, generator(seed))
+        loss = model.loss(features[is_scored], wanted[is_scored], weights_N=weights).loss
+        return torch.autograd.grad(loss, parameter)[0]
+
+    whole = slope(MaskingConfig(scored_share=1.0), 0)
+    few = torch.stack([slope(MaskingConfig(scored_share=0.4, scores_rare=True), seed) for seed in range(400)])
+    assert float((few.mean(0) - whole).norm()) < 0.05 * float(whole.norm()) + 4 * float(few.std(0).norm()) / 20
 
 
 def test_what_is_not_hidden_is_not_scored() -> None:

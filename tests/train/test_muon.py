@@ -1,4 +1,4 @@
-"""Muon in float32: torch's own as reference, singular values, state, resuming; parameter groups and their rates."""
+"""Muon on CPUs: torch's own as reference, singular values, state, resuming; parameter groups and their rates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenreel.errors import InputError
-from tokenreel.train.muon import Float32Muon, orthogonalised
+from tokenreel.train import optim
+from tokenreel.train.muon import CPUMuon, orthogonalised
 from tokenreel.train.optim import OptimConfig, factor_at, make_optimizers, set_rate
 
 torch.set_num_threads(1)
@@ -77,7 +78,7 @@ def test_scale_does_not_matter_and_nothing_stays_nothing() -> None:
 def test_it_moves_as_torchs_own_within_bfloat16() -> None:
     ours, theirs = weights(), weights()
     options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
-    one = Float32Muon(ours, **options)
+    one = CPUMuon(ours, **options)
     two = torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options)
     start = [parameter.detach().clone() for parameter in ours]
     for step in range(4):
@@ -90,11 +91,31 @@ def test_it_moves_as_torchs_own_within_bfloat16() -> None:
             assert torch.equal(one.state[mine]["momentum_buffer"], two.state[its]["momentum_buffer"])
 
 
+def test_in_bfloat16_it_is_as_near() -> None:
+    ours, theirs = weights(), weights()
+    options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
+    one, two = CPUMuon(ours, dtype=torch.bfloat16, **options), CPUMuon(theirs, **options)
+    for optimizer, parameters in ((one, ours), (two, theirs)):
+        moved(optimizer, parameters, range(4))
+    for mine, its, before in zip(ours, theirs, weights()):
+        far = float((its - before).detach().norm())
+        assert mine.dtype == torch.float32
+        assert 0 < float((mine - its).detach().norm()) < 0.03 * far
+
+
+def test_products_are_in_bfloat16_where_the_cpu_has_units_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_units, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(optim, "has_bf16", lambda device, has_units=has_units: has_units)
+        _, muon = make_optimizers(Net(), OptimConfig(lr=0.1, kind="muon"))
+        assert isinstance(muon, CPUMuon)
+        assert muon.dtype == dtype
+
+
 def test_one_step_by_hand() -> None:
     weight, gradient = drawn(4, 10), drawn(4, 10, seed=1)
     parameter = nn.Parameter(weight.clone())
     parameter.grad = gradient.clone()
-    Float32Muon([parameter], lr=0.1, weight_decay=0.5, momentum=0.8).step()
+    CPUMuon([parameter], lr=0.1, weight_decay=0.5, momentum=0.8).step()
     momentum = 0.2 * gradient
     update = orthogonalised(0.2 * gradient + 0.8 * momentum)
     expected = weight * (1 - 0.1 * 0.5) - 0.1 * 0.2 * math.sqrt(10) * update
@@ -105,14 +126,14 @@ def test_one_step_by_hand() -> None:
 def test_an_update_has_the_size_of_adamws() -> None:
     parameter = nn.Parameter(torch.zeros(64, 192))
     parameter.grad = drawn(64, 192)
-    Float32Muon([parameter], lr=1.0, weight_decay=0.0).step()
+    CPUMuon([parameter], lr=1.0, weight_decay=0.0).step()
     assert float(parameter.detach().square().mean().sqrt()) == pytest.approx(0.2, rel=0.2)
 
 
 def test_weights_without_a_gradient_stay() -> None:
     ours = weights()
     before = [parameter.detach().clone() for parameter in ours]
-    optimizer = Float32Muon(ours, lr=0.1)
+    optimizer = CPUMuon(ours, lr=0.1)
     give_gradients(ours, 0)
     ours[1].grad = None
     optimizer.step()
@@ -123,15 +144,15 @@ def test_weights_without_a_gradient_stay() -> None:
 
 def test_its_state_goes_through_a_file_and_resumes_exactly() -> None:
     whole, first = weights(), weights()
-    moved(Float32Muon(whole, lr=0.05), whole, range(6))
-    optimizer = Float32Muon(first, lr=0.05)
+    moved(CPUMuon(whole, lr=0.05), whole, range(6))
+    optimizer = CPUMuon(first, lr=0.05)
     moved(optimizer, first, range(3))
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
     second = deepcopy(first)
-    resumed = Float32Muon(second, lr=9.0, momentum=0.1)
+    resumed = CPUMuon(second, lr=9.0, momentum=0.1)
     resumed.load_state_dict(state)
     assert resumed.param_groups[0]["lr"] == 0.05
     for parameter, before in zip(second, first):
@@ -193,7 +214,7 @@ def test_the_first_name_that_fits_counts() -> None:
 def test_muon_takes_the_matrices_of_blocks_alone() -> None:
     net = Net()
     adamw, muon = make_optimizers(net, OptimConfig(lr=0.1, kind="muon", weight_decay=0.3))
-    assert isinstance(muon, Float32Muon)
+    assert isinstance(muon, CPUMuon)
     assert set(rates_of(net, [muon])) == {"blocks.0.weight", "blocks.1.weight"}
     assert {group["weight_decay"] for group in muon.param_groups} == {0.3}
     decays = rates_of(net, [adamw], "weight_decay")

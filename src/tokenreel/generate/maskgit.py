@@ -57,6 +57,29 @@ class MaskGIT(SavedModel):
                 drawn(head.weight, std=0.02)
                 nn.init.zeros_(head.bias)
 
+    @torch.no_grad()
+    def start_from_codes(self, codes_KE: Tensor) -> None:
+        """Embeddings and output layer begin as what the ids stand for, so that equal looks need not be learned.
+
+        The codes are turned onto their principal axes and each axis scaled to the root of its spread, so that the first
+        does not drown the others; what ``feature_dim`` has more of them stays nearly empty. A digit of several is the
+        mean of the codes that have it.
+
+        Args:
+            codes_KE: (K, E), the tokenizer's code of every id.
+        """
+        if codes_KE.ndim != 2 or len(codes_KE) != self.vocab.codebook_size:
+            raise InputError(f"expected a code for each of {self.vocab.codebook_size} ids, got {tuple(codes_KE.shape)}")
+        digits_KF = self.vocab.split(torch.arange(len(codes_KE)))
+        codes_KE, first = codes_KE.to("cpu", torch.float64), 0
+        for factor, level in enumerate(self.vocab.levels):
+            sums_VE = codes_KE.new_zeros(level, codes_KE.shape[1]).index_add_(0, digits_KF[:, factor], codes_KE)
+            axes_VD = _principal(sums_VE * (level / len(codes_KE)), self.config.feature_dim)
+            rows, places = slice(first, first + level), slice(first + factor, first + factor + level)
+            for table, part, scale in ((self.head.weight, rows, 0.1), (self.network.embed.weight, places, 0.2)):
+                table[part] = 0.2 * table[part] + scale * axes_VD.to(table)
+            first += level
+
     @property
     def vocab(self) -> Vocabulary:
         """Of its ids."""
@@ -254,3 +277,11 @@ class MaskGIT(SavedModel):
             raise InputError("this generator has no self critic; its configuration has self_critic = False")
         scores_BL: Tensor = self.critic_head(features_BLD).float().squeeze(-1)
         return scores_BL
+
+
+def _principal(codes_VE: Tensor, dim: int) -> Tensor:
+    """(V, E) -> (V, dim): principal axes, each over the root of its spread, of spread 1 on the whole; 0 beyond them."""
+    left_VR, spread_R, _ = torch.linalg.svd(codes_VE - codes_VE.mean(0), full_matrices=False)
+    axes_VR = left_VR[:, :dim] * spread_R[:dim].sqrt()
+    axes_VR = axes_VR / axes_VR.square().mean().sqrt().clamp(min=1e-12)
+    return torch.nn.functional.pad(axes_VR, (0, dim - axes_VR.shape[1]))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokenreel.errors import InputError, TokenReelWarning
 from tokenreel.files import whole_file
@@ -24,7 +24,9 @@ from tokenreel.generate.prime import Timing
 from tokenreel.generate.sample import sample
 from tokenreel.generate.text import TextEncoder
 from tokenreel.generate.text_t5 import T5Text
+from tokenreel.generate.vocabulary import Vocabulary
 from tokenreel.nn.kept_memory import keep_freed_memory
+from tokenreel.quantize import Quantizer
 from tokenreel.tokenizers import RawTokenizer, Tokenizer
 from tokenreel.tokenizers.hub import is_hub_id, pretrained_folder
 from tokenreel.tokenizers.saved import CONFIG_NAME, WEIGHTS_NAME, SavedModel
@@ -273,7 +275,20 @@ def _generator(plan: MaskedRecipe, stream: TokenStream, runtime: Runtime) -> tup
             f"this generator reads text states {config.context_dim} wide; name what makes them: "
             "model.text_encoder=google-t5/t5-base, or model.changes.context_dim=null for none"
         )
-    return MaskGIT.untrained(config, seed=plan.loop.seed), encoder
+    model = MaskGIT.untrained(config, seed=plan.loop.seed)
+    if choice.from_codes:
+        model.start_from_codes(_codes(config.vocabulary))
+    return model, encoder
+
+
+def _codes(vocabulary: Vocabulary) -> Tensor:
+    """(K, E): what each id of the tokenizer stands for."""
+    made = tokenizer_for(vocabulary)
+    if not isinstance(made, nn.Module) or not isinstance(getattr(made, "quantizer", None), Quantizer):
+        raise InputError(f"the ids of {made.name} stand for no codes; leave model.from_codes out")
+    with torch.no_grad():
+        found: Tensor = made.quantizer.codes(torch.arange(vocabulary.codebook_size))
+    return found
 
 
 def _with_head(model: MaskGIT, seed: int) -> MaskGIT:

@@ -29,6 +29,7 @@ from .token_batches import TokenBatch
 
 __all__ = ["CriticAlone", "Guesser", "Masked", "MaskingConfig", "Puzzle", "Shown"]
 
+_ROUNDS = 8  # to a share of tokens within 1 % or so
 _MOST_LOGITS = 1 << 24  # held at once where a critic's tokens are drawn
 
 
@@ -44,6 +45,9 @@ class MaskingConfig:
         primed_steps: how many first steps they are; None: any number of them.
         scored_share: share of the hidden tokens, drawn at random, whose guesses are scored. The softmax over a large
             codebook is dear, and the guesses of one clip teach much the same.
+        scores_rare: rare ids of a batch are drawn rather than common ones, with probability ~ 1 / sqrt(count), and each
+            guess weighs what it stands for, so that the loss is the same on average and less noisy where it matters: a
+            wall is many equal tokens, a thing few that differ.
         tube_share, blank_share: share of the records that are hidden in tubes through all steps, and whole, so that the
             prompt is needed (``mask_for_training``).
     """
@@ -53,6 +57,7 @@ class MaskingConfig:
     primed_share: float = 0.0
     primed_steps: int | None = None
     scored_share: float = 1.0
+    scores_rare: bool = False
     tube_share: float = 0.0
     blank_share: float = 0.0
 
@@ -145,10 +150,11 @@ class Guesser(nn.Module):
         puzzle = posed(model, batch, self.masking, encoder=self.encoder, generator=generator)
         features_ND = _hidden_features(model, puzzle, generator)
         wanted_N, scored_ND = puzzle.ids_BL[puzzle.is_masked_BL], features_ND
+        weights_N: Tensor | None = None
         if self.masking.scored_share < 1:
-            is_scored_N = _thinned(len(wanted_N), self.masking.scored_share, generator).to(wanted_N.device)
+            is_scored_N, weights_N = _thinned(wanted_N, self.masking, generator)
             wanted_N, scored_ND = wanted_N[is_scored_N], features_ND[is_scored_N]
-        found = model.loss(scored_ND, wanted_N, label_smoothing=self.masking.label_smoothing)
+        found = model.loss(scored_ND, wanted_N, label_smoothing=self.masking.label_smoothing, weights_N=weights_N)
         metrics = {"guess_loss": found.loss.detach(), **accuracies(found.guesses_NF, model.vocab.split(wanted_N))}
         real = puzzle.ids_BL.numel() if puzzle.valid_mask is None else puzzle.valid_mask.sum()
         metrics["masked_share"] = puzzle.is_masked_BL.sum() / real
@@ -307,11 +313,21 @@ def _hidden_features(model: MaskGIT, puzzle: Puzzle, generator: torch.Generator)
     return picked(features_BLD, puzzle.is_masked_BL)
 
 
-def _thinned(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """(count,) bool: a share of them at random, at least one of any."""
-    is_one_N = torch.rand(count, generator=generator, device=generator.device) < share
+def _thinned(ids_N: Tensor, masking: MaskingConfig, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """(N,) bool: a share of the hidden tokens, at least one of any; and the weights of those, None where all are 1."""
+    share_N = torch.full_like(ids_N, 1, dtype=torch.float32) * masking.scored_share
+    if masking.scores_rare and len(ids_N):
+        rarity_N = torch.bincount(ids_N)[ids_N].float().rsqrt()
+        scale = masking.scored_share / rarity_N.mean()
+        for _ in range(_ROUNDS):  # what is cut at 1 is made up for by the others
+            share_N = (rarity_N * scale).clamp(max=1)
+            scale = scale * masking.scored_share / share_N.mean()
+    drawn_N = torch.rand(len(ids_N), generator=generator, device=generator.device).to(ids_N.device)
+    is_one_N = drawn_N < share_N
     is_one_N[:1] |= ~is_one_N.any()
-    return is_one_N
+    if not masking.scores_rare:
+        return is_one_N, None
+    return is_one_N, is_one_N.float().mean() / share_N[is_one_N]
 
 
 @torch.no_grad()

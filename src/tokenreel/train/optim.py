@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tokenreel.errors import InputError
 
-from .muon import Float32Muon
+from .muon import CPUMuon
+from .runtime import has_bf16
 
 __all__ = ["Average", "OptimConfig", "factor_at", "make_optimizers"]
 
@@ -126,7 +127,8 @@ def _grouped(
 
 def _muon(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     if all(type(one.data) is Tensor and one.device.type == "cpu" for group in groups for one in group["params"]):
-        return Float32Muon(groups, lr=config.lr, weight_decay=config.weight_decay)
+        dtype = torch.bfloat16 if has_bf16(torch.device("cpu")) else torch.float32
+        return CPUMuon(groups, lr=config.lr, weight_decay=config.weight_decay, dtype=dtype)
     if not hasattr(torch.optim, "Muon"):
         raise InputError(f"optim.kind=muon needs torch 2.9 or later, this is {torch.__version__}; say adamw")
     return torch.optim.Muon(groups, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")

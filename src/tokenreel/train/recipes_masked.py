@@ -36,6 +36,8 @@ class GeneratorChoice:
         most_levels: FSQ levels are multiplied to factors of an id up to this size; None: one softmax over all ids.
         text_encoder: folder or hub id of a T5 whose states it reads; None: the encoder inside, or no text.
         text_cache: folder that keeps the states of captions, so that each is computed once and not once an epoch.
+        from_codes: embeddings and output layer start as the codes of the tokenizer, which must be at hand
+            (``MaskGIT.start_from_codes``).
         init: folder or hub id of a generator whose weights it starts from; the fields before give way to its own.
     """
 
@@ -44,6 +46,7 @@ class GeneratorChoice:
     most_levels: int | None = None
     text_encoder: str | None = None
     text_cache: str | None = None
+    from_codes: bool = False
     init: str | None = None
 
     def __post_init__(self) -> None:
