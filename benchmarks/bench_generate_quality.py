@@ -57,6 +57,7 @@ class Asked(NamedTuple):
     guidance: float = 3.0
     temperature: float = 1.0
     still_steps: int = 0
+    coarse_levels: int = 0
 
 
 class Maker(NamedTuple):
@@ -88,6 +89,7 @@ def made(maker: Maker, prompts: list[str], asked: Asked, seed: int, precision: s
                 maker.generator,
                 grid=template.grid,
                 still_steps=asked.still_steps,
+                coarse_levels=asked.coarse_levels,
                 condition=maker.generator.condition(told),
                 order=asked.order,
                 steps=asked.steps,
@@ -296,6 +298,7 @@ def boards_scores(maker: Maker, judge: Classifier, asked: Asked, count: int) -> 
             order=asked.order,  # type: ignore[arg-type]
             temperature=asked.temperature,
             still_steps=asked.still_steps,
+            coarse_levels=asked.coarse_levels,
         )
         parts = [to_frames(part.video_CTHW) for part in make_scenes(maker.generator, maker.tokenizer, None, board)]
         whole = np.concatenate(parts)
@@ -327,13 +330,14 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--still-steps", type=int, default=0)
+    parser.add_argument("--coarse-levels", type=int, default=0)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--storyboards", action="store_true")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     maker, judge = loaded(args.model, args.precision), load_classifier(args.judge)
-    asked = Asked(args.order, args.steps, args.guidance, args.temperature, args.still_steps)
+    asked = Asked(args.order, args.steps, args.guidance, args.temperature, args.still_steps, args.coarse_levels)
     told: dict[str, Any] = {"model": args.model, "judge": args.judge, "prompts": args.prompts, **asked._asdict()}
     if args.table:
         told["table"] = table(maker, judge, args.prompts, args.precision)

@@ -5,6 +5,7 @@ import torch
 from sampled import Toy
 
 from tokenreel.errors import InputError
+from tokenreel.generate.prime import prime
 from tokenreel.generate.sample import SampleStep, sample
 from tokenreel.generate.sample_still import sample_from_still
 from tokenreel.generate.vocabulary import Vocabulary
@@ -45,3 +46,28 @@ def test_without_still_steps_it_is_sample() -> None:
         assert torch.equal(ours, sample(model, grid=grid, condition=None, steps=3, generator=source()))
     with pytest.raises(InputError, match="still_steps must be a whole number of at least 0, got -1"):
         sample_from_still(model, grid=GRID, still_steps=-1, condition=None, generator=source())
+
+
+def test_the_picture_comes_from_coarser_ones() -> None:
+    model = toy()
+    told = model.condition(["a", "bc"])
+    options = {"condition": told, "steps": 4, "guidance_scale": 2.0}
+    draws, found = source(), torch.empty(2, 0, dtype=torch.int64)
+    for level in (1, 2, 3):
+        levels = Grid(t=level, h=2, w=4)
+        known = {} if level == 1 else prime(found, grid=levels)._asdict()
+        known = {"known_ids": known["ids_BL"], "is_masked": known["is_masked_BL"]} if known else {}
+        found = sample(model, grid=levels, generator=draws, **{**options, **known, "steps": 5})
+    ours = sample_from_still(
+        model, grid=Grid(t=1, h=2, w=4), still_steps=5, coarse_levels=2, generator=source(), **options
+    )
+    assert torch.equal(ours, found[:, 16:])
+    whole = sample_from_still(model, grid=GRID, still_steps=5, coarse_levels=2, generator=source(), **options)
+    assert torch.equal(whole[:, :8], ours)
+    assert whole.shape == (2, 24)
+    for options, message in (
+        ({"still_steps": 3, "coarse_levels": -1}, "coarse_levels must be a whole number of at least 0, got -1"),
+        ({"still_steps": 0, "coarse_levels": 1}, "coarse_levels is 1, but still_steps 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sample_from_still(model, grid=GRID, condition=None, generator=source(), **options)

@@ -199,6 +199,15 @@ def test_primed_steps_stay_and_short_rows_still_have_something_to_guess() -> Non
     assert 0 < float(some.view(300, 3, 4)[:150, 0].any(1).float().mean()) < 1
 
 
+def test_given_steps_are_never_hidden() -> None:
+    model, given = model_of(), replace(batch(8), given_steps=2)
+    for seed in range(5):
+        masking = MaskingConfig(primed_share=0.9, blank_share=0.5)
+        puzzle = posed(model, given, masking, encoder=None, generator=generator(seed))
+        assert not bool(puzzle.is_masked_BL[:, :8].any())
+        assert bool(puzzle.is_masked_BL[:, 8:].any(1).all())
+
+
 def test_gradients_reach_the_text_and_equal_seeds_give_equal_losses() -> None:
     model = model_of()
     found = Guesser(model, MaskingConfig())(batch(), generator=generator(1))

@@ -23,7 +23,7 @@ RUN = ["loop.steps=1", "loop.look_every=0", "data.num_workers=0", "data.batches.
 SHRUNK = {
     "tiny-maskgit": TINY,
     "phenaki-paper": [f"model.changes.stack={STACK}", f"critic.changes.stack={STACK}", "loop.precision=fp32"],
-    "world-maskgit": [f"model.changes.stack={STACK}", "data.batches.still_share=0", "loop.precision=fp32"],
+    "world-maskgit": [f"model.changes.stack={STACK}", "loop.precision=fp32", "data.batches.still_size=2"],
     "maskgit-images": [f"model.changes.stack={STACK}", "loop.precision=fp32"],
 }
 
@@ -46,9 +46,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def step_of(name: str, root: Path, folder: Path, *changes: str) -> dict[str, object]:
-    data = "labelled" if name == "maskgit-images" else "shards"
+    data = {"maskgit-images": ["labelled"], "world-maskgit": ["shards", "shards"]}.get(name, ["shards"])
     overrides = [*RUN, *SHRUNK[name], *changes]
-    return train(name, folder=folder, overrides=overrides, data=[str(root / data)], device="cpu")
+    return train(name, folder=folder, overrides=overrides, data=[str(root / one) for one in data], device="cpu")
 
 
 @pytest.mark.parametrize("name", SHRUNK)
@@ -68,13 +68,19 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     assert (model.vocab.codebook_size, len(model.vocab.levels)) == (64000, 2 if name == "tiny-maskgit" else 1)
     about = json.loads((tmp_path / "run" / "generator" / "trained_on.json").read_text())
     assert (about["size"], about["num_frames"], about["fps"]) == ([32, 32], 9, 8.0)
-    assert about.get("sampling") == ({"still_steps": 16} if name == "world-maskgit" else None)
+    assert about.get("sampling") == ({"still_steps": 16, "coarse_levels": 2} if name == "world-maskgit" else None)
     assert about["labels"] == (["a", "b"] if name == "maskgit-images" else [])
     if name == "phenaki-paper":
         assert len(list((tmp_path / "states").rglob("*.safetensors"))) == 2  # of the captions of one step
         assert model.config.context_dim == 16
         assert model.config.text_encoder == f"t5:{tmp_path / 't5'}"
         assert TokenCritic.from_pretrained(tmp_path / "run" / "critic").config.context_dim == 16
+
+
+def test_a_recipe_of_clips_and_pictures_needs_both(root: Path, tmp_path: Path) -> None:
+    message = r"still_source=1: pictures .* there are 1; give both: --data CLIPS --data PICTURES"
+    with pytest.raises(InputError, match=message):
+        train("world-maskgit", folder=tmp_path / "run", overrides=RUN, data=[str(root / "shards")], device="cpu")
 
 
 def test_the_published_figures_stand_in_the_recipes() -> None:
@@ -157,7 +163,7 @@ def test_a_dry_run_counts_the_generator_and_its_critic(root: Path) -> None:
 
 def test_sampling_of_a_recipe_is_checked_before_anything_is_opened(root: Path, tmp_path: Path) -> None:
     for changes, text in (
-        ("sampling={still: 3}", "sampling takes .*still_steps, got still"),
+        ("sampling={still: 3}", "sampling takes .*still_steps, coarse_levels, got still"),
         ("sampling={still_steps: -1}", "still_steps must be a whole number"),
     ):
         with pytest.raises(InputError, match=text):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,45 @@ def test_some_batches_are_images_alone_and_larger(root: Path) -> None:
     assert "still_share" not in TokenBatchConfig(batch_size=2).as_json()  # runs begun before it was known go on
     with pytest.raises(InputError, match="still_share must lie in"):
         TokenBatchConfig(batch_size=1, still_share=1.5)
+
+
+def test_some_batches_are_of_a_source_of_pictures_from_coarse_to_fine(root: Path, tmp_path: Path) -> None:
+    reader = ShardReader(root / "shards")
+    shared = {"fingerprint": reader.fingerprint, "codebook_size": reader.codebook_size, "layout": "grid"}
+    with ShardWriter(tmp_path / "pictures", tokenizer=reader.tokenizer, **shared) as writer:
+        for tokens in reader:
+            writer.write(replace(tokens, meta={"caption": f"a picture: {tokens.meta['caption']}"}))
+    sources = [Source(data=tmp_path / "pictures"), Source(data=root / "shards")]
+    config = TokenBatchConfig(batch_size=2, still_share=0.7, still_size=3, still_source=0)
+    batches = list(itertools.islice(TokenStream(sources, config, seed=0), 60))
+    stills = [batch for batch in batches if len(batch) == 3]
+    steps = Counter(batch.grid.t for batch in stills)
+    assert 30 < len(stills) < 54
+    assert set(steps) == {1, 2, 3}
+    assert min(steps.values()) > 4
+    for batch in batches:
+        is_still = len(batch) == 3
+        assert all(str(caption).startswith("a picture") == is_still for caption in batch.captions)
+        assert batch.given_steps == (batch.grid.t - 1 if is_still else 0)
+        assert batch.valid_mask is None
+        assert is_still or batch.grid.t == 3
+    first = stills[0]
+    known = {tokens.meta["caption"]: tokens for tokens in reader}
+    for caption, ids in zip(first.captions, first.ids_BL):
+        assert caption is not None
+        whole = known[caption.removeprefix("a picture: ")].ids_L.astype(np.int64)
+        assert torch.equal(ids, torch.from_numpy(whole[: len(ids)]))
+    state = TokenStream(sources, config, seed=0)
+    assert state.identity()["config"]["still_source"] == 0
+    assert [one["examples"] for one in state.identity()["sources"]] == [6, 6]
+    with pytest.raises(InputError, match=r"still_source=2: .* there are 2; give both"):
+        TokenStream(sources, replace(config, still_source=2), seed=0)
+    with pytest.raises(InputError, match="with a still_share above 0, got 0 and 0"):
+        TokenBatchConfig(batch_size=2, still_source=0)
+
+
+def test_a_stream_from_before_pictures_has_the_same_identity(root: Path) -> None:
+    assert set(stream(root).identity()["config"]) == {"batch_size", "max_steps", "image_share"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

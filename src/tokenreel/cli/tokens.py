@@ -34,6 +34,14 @@ Changes = Annotated[
     typer.Option(help="How views are changed: 'shift: 0.06, flip: 0.5, time_crop: 0.5'.", show_default=False),
 ]
 
+Coarse = Annotated[
+    str | None,
+    typer.Option(
+        help="In place of clips their first frames, averaged to so many cells a side, then whole: '8,16' (shards).",
+        show_default=False,
+    ),
+]
+
 
 def encode(
     sources: Annotated[
@@ -74,6 +82,7 @@ def encode(
     split: Annotated[str, typer.Option(help="Which split of the sources (shards).")] = "all",
     views: Views = 1,
     changes: Changes = None,
+    coarse: Coarse = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole shard.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -85,6 +94,8 @@ def encode(
     Example: [bold]tokenreel encode clip.mp4 -o exact.tokens --tokenizer raw[/bold]
 
     Example: [bold]tokenreel encode clips/ more.csv -o shards/ --size 128[/bold]
+
+    Example: [bold]tokenreel encode rendered:40000,1,64,64 -o pictures/ -t world-codes --coarse 8,16[/bold]
     """
     options: dict[str, Any] = {
         "tokenizer": tokenizer,
@@ -99,8 +110,8 @@ def encode(
     if output is None:
         output = Path(f"{sources[0].stem}.tokens")
     if output.suffix == ".tokens":
-        if views != 1 or changes is not None:
-            raise InputError("--views and --changes are for shards; name a folder: -o shards/")
+        if views != 1 or changes is not None or coarse is not None:
+            raise InputError("--views, --changes and --coarse are for shards; name a folder: -o shards/")
         _encode_one(sources, output, {**options, "caption": caption}, as_json, quiet)
         return
     if caption is not None:
@@ -110,7 +121,7 @@ def encode(
     _encode_many(
         sources,
         output,
-        {**options, "split": split, "resume": resume, "views": views, **_changed(changes, views)},
+        {**options, "split": split, "resume": resume, "views": views, **_changed(changes, views), **_coarse(coarse)},
         as_json,
         quiet,
     )
@@ -141,6 +152,16 @@ def _changed(text: str | None, views: int) -> dict[str, Any]:
     if not isinstance(values, dict) or not values:
         raise InputError(f"--changes must be named numbers such as 'shift: 0.06, flip: 0.5', got {text!r}")
     return {"changes": from_values(VideoAugment, values)}
+
+
+def _coarse(text: str | None) -> dict[str, Any]:
+    """The sides that pictures are averaged to."""
+    if text is None:
+        return {}
+    try:
+        return {"coarse": [int(part) for part in text.split(",")]}
+    except ValueError:
+        raise InputError(f"--coarse must be whole numbers such as 8,16, got {text!r}") from None
 
 
 def _encode_one(sources: list[Path], output: Path, options: dict[str, Any], as_json: bool, quiet: bool) -> None:

@@ -63,6 +63,7 @@ class Storyboard:
         guidance_scale, steps, order, temperature: as in ``sample``.
         still_steps: passes for the first step alone, where a window goes on from nothing (``sample_from_still``); 0:
             none.
+        coarse_levels: coarser pictures that are drawn before that step; without ``still_steps`` none are.
     """
 
     scenes: tuple[Scene, ...]
@@ -76,6 +77,7 @@ class Storyboard:
     order: OrderKind = "confidence"
     temperature: float = 1.0
     still_steps: int = 0
+    coarse_levels: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", tuple(self.scenes))
@@ -96,6 +98,7 @@ class Storyboard:
         _check_sampling(self.seed, self.guidance_scale, self.steps)
         _check_number(self.temperature, "temperature", least=0)
         _check_whole(self.still_steps, "still_steps", least=0)
+        _check_whole(self.coarse_levels, "coarse_levels", least=0)
         Order(kind=self.order)
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokenreel.data.coarse import COARSE, CoarseToFine
 from tokenreel.data.collection import Collection
 from tokenreel.data.example import VIEW, Example
 from tokenreel.data.opening import open_collection
@@ -74,6 +75,7 @@ def encode_many(
     split: str = "all",
     views: int = 1,
     changes: VideoAugment | None = None,
+    coarse: Sequence[int] = (),
     resume: bool = False,
     progress: Progress = silent,
 ) -> ManyEncoded:
@@ -87,6 +89,8 @@ def encode_many(
         split: which split of the sources, where they have several; all of them by default.
         views: every clip so many times: as it is, then changed at random, for classifiers of few clips' tokens.
         changes: how; shift, contrast and a stretch of time by default.
+        coarse: in place of every clip its first frame, averaged to so many cells along its shorter side, and whole:
+            pictures from coarse to fine, for generators.
         resume: go on after the last whole shard of an interrupted run with the same sources and options.
 
     Raises:
@@ -96,6 +100,8 @@ def encode_many(
     collection: Collection = open_collection(list(sources), split=split)
     if views != 1:
         collection = _viewed(collection, views, changes)
+    if coarse:
+        collection = CoarseToFine(collection, coarse)
     stream_of(coder, token_count)  # wrong options are told before any file is read
     skipped: list[tuple[str, str]] = []
     start = _next_index(Path(directory)) if resume else 0
@@ -157,8 +163,9 @@ def _encoded(
     index: int,
 ) -> Tokens:
     meta = {**example.facts(), "example": index, **coder.reference}
-    if (view := getattr(example.payload, "view", None)) is not None:
-        meta[VIEW] = view
+    for key, name in ((VIEW, "view"), (COARSE, "coarse")):
+        if (value := getattr(example.payload, name, None)) is not None:
+            meta[key] = value
     if example.kind != "media":
         clip = example.clip(selection, size=size)
         stream = stream_of(coder, token_count)

@@ -265,7 +265,10 @@ def posed(
     num, device = len(batch), batch.ids_BL.device
     valid_BL = torch.ones_like(batch.ids_BL, dtype=torch.bool) if batch.valid_mask is None else batch.valid_mask
     known_BL = None
-    if masking.primed_share:
+    if batch.given_steps:
+        step_L = torch.arange(batch.grid.num_cells, device=device) // (batch.grid.h * batch.grid.w)
+        known_BL = (step_L < batch.given_steps).expand_as(valid_BL)
+    elif masking.primed_share:
         known_BL = draw_primed(
             batch.grid, num, probability=masking.primed_share, steps=masking.primed_steps, generator=generator
         ).to(device)

@@ -37,6 +37,7 @@ __all__ = ["TokenBatch", "TokenBatchConfig", "TokenStream", "readable"]
 _TRIES = 64
 _CUT = 5
 _STILL = 2  # which batches hold images
+_STEPS = 6  # how many steps of pictures from coarse to fine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,6 +52,7 @@ class TokenBatch:
         labels: of each record, the number of its class, or None.
         sources: where each record came from, for messages.
         index: the number of the batch in its stream.
+        given_steps: first steps of the grid that are never to be guessed.
     """
 
     ids_BL: Tensor
@@ -60,6 +62,7 @@ class TokenBatch:
     labels: tuple[int | None, ...]
     sources: tuple[str, ...]
     index: int
+    given_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.ids_BL.ndim != 2 or self.ids_BL.dtype != torch.int64 or not len(self.ids_BL):
@@ -138,18 +141,30 @@ class TokenStream(ThreadedStream[TokenBatch]):
             )
         super().__init__(num_workers)
         self.config = config
-        self._mix = Mix(sources, seed=seed)
+        still = config.still_source
+        if still is not None and (still >= len(sources) or len(sources) == 1):
+            raise InputError(
+                f"still_source={still}: pictures from coarse to fine come from source {still} (from 0 on), clips from "
+                f"others, and there are {len(sources)}; give both: --data CLIPS --data PICTURES"
+            )
+        apart = [] if still is None else [sources[still]]
+        self._mix = Mix([one for number, one in enumerate(sources) if number != still], seed=seed)
+        self._stills = Mix(apart, seed=seed) if apart else self._mix
         self._rank, self._world_size = rank, world_size
-        self.collections: list[Collection] = [
-            _of_tokens(found, source) for found, source in zip(self._mix.collections, self._mix.sources)
-        ]
+        opened = [(mix, found) for mix in self._mixes for found in zip(mix.collections, mix.sources)]
+        self.collections: list[Collection] = [_of_tokens(found, source) for _, (found, source) in opened]
         firsts = [_first(one) for one in self.collections]
         self.origin = TokenOrigin.of(firsts[0])
         for one, first in zip(self.collections, firsts):
             self.origin.check(first, one.name)
+        self._still_steps = self.origin.grid_of(firsts[-1]).t
         if config.has_cuts or any(source.is_single for source in sources):
             self.origin.check_cuts()
         self._classes: dict[Any, int] | None = None
+
+    @property
+    def _mixes(self) -> list[Mix]:
+        return [self._mix] if self._stills is self._mix else [self._mix, self._stills]
 
     @property
     def label_names(self) -> tuple[Any, ...]:
@@ -189,8 +204,12 @@ class TokenStream(ThreadedStream[TokenBatch]):
             np.random.default_rng((self._mix.seed, _STILL, index)).random() < config.still_share
         )
         size = config.still_size or config.batch_size if is_still else config.batch_size
-        places = range(first, first + size)
-        seen = [self._seen(place * self._world_size + self._rank, broken, is_still=is_still) for place in places]
+        mix, steps = self._mix, 1 if is_still else config.max_steps
+        if is_still and config.still_source is not None:
+            mix = self._stills
+            steps = 1 + int(np.random.default_rng((mix.seed, _STEPS, index)).integers(self._still_steps))
+        places = (place * self._world_size + self._rank for place in range(first, first + size))
+        seen = [self._seen(mix, place, broken, steps) for place in places]
         batch = padded([one.ids_l for one in seen], [one.grid for one in seen])
         return TokenBatch(
             ids_BL=batch.ids_BL,
@@ -200,26 +219,28 @@ class TokenStream(ThreadedStream[TokenBatch]):
             labels=tuple(one.label for one in seen),
             sources=tuple(one.source for one in seen),
             index=index,
+            given_steps=batch.grid.t - 1 if mix is not self._mix else 0,
         )
 
-    def _seen(self, number: int, broken: list[Broken], *, is_still: bool = False) -> _Seen:
-        """The record at a place of the row; where it is broken, the next of its source that is not."""
-        place = self._mix.place(number)
-        collection = self.collections[place.source]
-        draw = np.random.default_rng((self._mix.seed, _CUT, number)).random()
-        is_image = is_still or self._mix.sources[place.source].is_single or draw < self.config.image_share
-        for record in itertools.islice(self._mix.examples(place), _TRIES):
+    def _seen(self, mix: Mix, number: int, broken: list[Broken], steps: int | None) -> _Seen:
+        """The record at a place of the row, its first steps; where it is broken, the next of its source that is not."""
+        place = mix.place(number)
+        source = place.source if mix is self._mix else len(self.collections) - 1
+        collection = self.collections[source]
+        draw = np.random.default_rng((mix.seed, _CUT, number)).random()
+        is_image = mix is self._mix and (mix.sources[place.source].is_single or draw < self.config.image_share)
+        for record in itertools.islice(mix.examples(place), _TRIES):
             try:
                 example = collection[record]
                 tokens = example.tokens()
                 self.origin.check(tokens, example.source)
-                ids_l, grid = self._cut(tokens, 1 if is_image else self.config.max_steps)
+                ids_l, grid = self._cut(tokens, 1 if is_image else steps)
                 label = None if self._classes is None or example.label is None else self._classes[example.label]
                 return _Seen(ids_l, grid, example.caption, label, example.source)
             except MismatchError:
                 raise
             except (InputError, OSError) as error:
-                broken.append(Broken(place.source, record, collection.key(record), str(error)))
+                broken.append(Broken(source, record, collection.key(record), str(error)))
         tried = min(_TRIES, len(collection))
         raise InputError(
             f"none of {tried} records of {collection.name} that were tried can be used; the last, {broken[-1].key}: "
@@ -240,7 +261,7 @@ class TokenStream(ThreadedStream[TokenBatch]):
             "world_size": self._world_size,
             "config": self.config.as_json(),
             "fingerprint": self.origin.fingerprint,
-            "sources": self._mix.identity(),
+            "sources": [one for mix in self._mixes for one in mix.identity()],
         }
 
 
