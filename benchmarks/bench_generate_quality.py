@@ -4,6 +4,8 @@
     python benchmarks/bench_generate_quality.py --model MODEL --table --prompts 40
     python benchmarks/bench_generate_quality.py --model MODEL --storyboards
 
+How it is sampled is what the generator keeps as best, unless said.
+
 One thing: a classifier that never saw a generated clip says shape, colour, texture, background and motion of clips made
 from full captions; of combinations that training showed, and of those that it never did. Several things, and stories of
 two phases: the pixels of each thing's colour are followed, and what they do is told by a rule of ten lines; a thing is
@@ -66,6 +68,7 @@ class Maker(NamedTuple):
     generator: MaskGIT
     tokenizer: Tokenizer
     size: tuple[int, int, int]
+    asked: Asked
 
 
 def loaded(name: str, precision: str) -> Maker:
@@ -75,7 +78,9 @@ def loaded(name: str, precision: str) -> Maker:
     about = trained_on(folder)
     assert about.size is not None
     assert about.num_frames is not None
-    return Maker(generator, tokenizer_for(generator.vocab, beside=folder), (about.num_frames, *about.size))
+    kept = {"guidance" if name == "guidance_scale" else name: value for name, value in about.sampling.items()}
+    tokenizer = tokenizer_for(generator.vocab, beside=folder)
+    return Maker(generator, tokenizer, (about.num_frames, *about.size), Asked(**kept))
 
 
 def made(maker: Maker, prompts: list[str], asked: Asked, seed: int, precision: str) -> list[Pixels]:
@@ -232,7 +237,7 @@ def table(maker: Maker, judge: Classifier, count: int, precision: str) -> list[d
     for order in ORDERS if has_critic else ORDERS[:2]:
         for steps in STEPS:
             for guidance in GUIDANCE:
-                asked = Asked(order=order, steps=steps, guidance=guidance)
+                asked = maker.asked._replace(order=order, steps=steps, guidance=guidance)
                 start = time.perf_counter()
                 found = [judged(judge, made(maker, prompts, asked, seed, precision), scenes) for seed in range(SEEDS)]
                 seconds = (time.perf_counter() - start) / SEEDS / len(scenes)
@@ -325,19 +330,16 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--judge", default="vivit-motions")
     parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--order", default="confidence")
-    parser.add_argument("--steps", type=int, default=18)
-    parser.add_argument("--guidance", type=float, default=3.0)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--still-steps", type=int, default=0)
-    parser.add_argument("--coarse-levels", type=int, default=0)
+    for name, value in Asked()._asdict().items():
+        parser.add_argument("--" + name.replace("_", "-"), type=type(value))
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--storyboards", action="store_true")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     maker, judge = loaded(args.model, args.precision), load_classifier(args.judge)
-    asked = Asked(args.order, args.steps, args.guidance, args.temperature, args.still_steps, args.coarse_levels)
+    said = {name: value for name, value in vars(args).items() if name in Asked._fields and value is not None}
+    asked = maker.asked._replace(**said)
     told: dict[str, Any] = {"model": args.model, "judge": args.judge, "prompts": args.prompts, **asked._asdict()}
     if args.table:
         told["table"] = table(maker, judge, args.prompts, args.precision)

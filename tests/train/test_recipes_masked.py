@@ -68,7 +68,8 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     assert (model.vocab.codebook_size, len(model.vocab.levels)) == (64000, 2 if name == "tiny-maskgit" else 1)
     about = json.loads((tmp_path / "run" / "generator" / "trained_on.json").read_text())
     assert (about["size"], about["num_frames"], about["fps"]) == ([32, 32], 9, 8.0)
-    assert about.get("sampling") == ({"still_steps": 16, "coarse_levels": 2} if name == "world-maskgit" else None)
+    kept = {"still_steps": 16, "coarse_levels": 2, "order": "halton", "temperature": 0.7}
+    assert about.get("sampling") == (kept if name == "world-maskgit" else None)
     assert about["labels"] == (["a", "b"] if name == "maskgit-images" else [])
     if name == "phenaki-paper":
         assert len(list((tmp_path / "states").rglob("*.safetensors"))) == 2  # of the captions of one step
