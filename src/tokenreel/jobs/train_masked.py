@@ -284,10 +284,11 @@ def _generator(plan: MaskedRecipe, stream: TokenStream, runtime: Runtime) -> tup
 def _codes(vocabulary: Vocabulary) -> Tensor:
     """(K, E): what each id of the tokenizer stands for."""
     made = tokenizer_for(vocabulary)
-    if not isinstance(made, nn.Module) or not isinstance(getattr(made, "quantizer", None), Quantizer):
+    quantizer = getattr(made, "quantizer", None)
+    if not isinstance(quantizer, Quantizer):
         raise InputError(f"the ids of {made.name} stand for no codes; leave model.from_codes out")
     with torch.no_grad():
-        found: Tensor = made.quantizer.codes(torch.arange(vocabulary.codebook_size))
+        found: Tensor = quantizer.codes(torch.arange(vocabulary.codebook_size))
     return found
 
 
