@@ -114,10 +114,7 @@ def encode(
             raise InputError("--views, --changes and --coarse are for shards; name a folder: -o shards/")
         _encode_one(sources, output, {**options, "caption": caption}, as_json, quiet)
         return
-    if caption is not None:
-        raise InputError(
-            "--caption is for one file; for shards, captions stand beside the files (clip.txt) or in a table"
-        )
+    _check_many(caption)
     _encode_many(
         sources,
         output,
@@ -132,6 +129,13 @@ def _check_one(sources: list[Path], output: Path | None) -> None:
         raise InputError("drawn scenes become a folder of shards; name it: -o shards/")
     if output is None and (len(sources) != 1 or sources[0].is_dir()):
         raise InputError("many files become a folder of shards; name it: -o shards/")
+
+
+def _check_many(caption: str | None) -> None:
+    if caption is not None:
+        raise InputError(
+            "--caption is for one file; for shards, captions stand beside the files (clip.txt) or in a table"
+        )
 
 
 def _changed(text: str | None, views: int) -> dict[str, Any]:
