@@ -4,8 +4,8 @@
 
 ``train.csv`` has the generator's clips: path, caption, label. The captions are asked for in turn; the judge must have
 learned from performers that the generator never saw, so that it tells the action and not the person. The distance of a
-clip to one that was learned is the root mean square difference of their pixels, 0..255, the least over all
-starts of the learned clip; beside it stands how far learned clips lie from each other: what is far nearer is memory.
+clip to one that was learned is the root mean square difference of their pixels, 0..255, over frames spread evenly, as
+``encode --frames`` takes them; beside it stands how far learned clips lie apart: what is far nearer is memory.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from bench_generate_quality import counted, loaded, made
-from tokenreel.classify import load as load_classifier
+from tokenreel.jobs.classify import classify_files
 from tokenreel.media.frames import Selection
 from tokenreel.media.read import read
+from tokenreel.media.write import write
+from tokenreel.types import Clip
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,17 +36,23 @@ def rows_of(table: Path) -> list[dict[str, str]]:
     return [{**row, "path": str(table.parent / row["path"])} for row in rows]
 
 
-def windows(path: str, size: tuple[int, int, int], fps: float) -> npt.NDArray[np.float32]:
-    """(N, T, H, W, 3): every stretch of T frames of a clip, its last frame repeated where it is short."""
-    frames = read(path, Selection(fps=fps), size=size[1:]).frames_THWC.astype(np.float32)
-    if len(frames) < size[0]:
-        frames = np.concatenate([frames, np.repeat(frames[-1:], size[0] - len(frames), 0)])
-    return np.stack([frames[start : start + size[0]] for start in range(len(frames) - size[0] + 1)])
+def spread(path: str, size: tuple[int, int, int]) -> Pixels:
+    """(T, H, W, 3): so many frames of a clip, spread evenly."""
+    return read(path, Selection(uniform=size[0]), size=size[1:]).frames_THWC
 
 
-def distance(clip: Pixels, others: npt.NDArray[np.float32]) -> float:
-    """Root mean square to the nearest."""
-    return float(np.sqrt(np.square(others - clip.astype(np.float32)).mean(axis=(1, 2, 3, 4))).min())
+def distance(clip: Pixels, other: Pixels) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.square(clip.astype(np.float32) - other).mean()))
+
+
+def told(judge: str, clips: list[Pixels], fps: float) -> list[str]:
+    """What the judge says of each clip, read as any video is."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{number:04}.mkv" for number in range(len(clips))]
+        for path, clip in zip(paths, clips):
+            write(path, Clip(frames_THWC=clip, pts_seconds=np.arange(len(clip)) / fps, fps=fps), lossless=True)
+        return [prediction.label() for prediction in classify_files(paths, model=judge).predictions]
 
 
 def main() -> None:
@@ -54,26 +61,19 @@ def main() -> None:
     parser.add_argument("--judge", required=True)
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--count", type=int, default=40)
-    parser.add_argument("--fps", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    maker, judge, rows = loaded(args.model, args.precision), load_classifier(args.judge), rows_of(args.train)
+    maker, rows = loaded(args.model, args.precision), rows_of(args.train)
     label_of = {row["caption"]: row["label"] for row in rows}
     prompts = [sorted(label_of)[number % len(label_of)] for number in range(args.count)]
     clips = made(maker, prompts, maker.asked, args.seed, args.precision)
-    told: list[Any] = []
-    for clip in clips:
-        told += judge.predict([torch.from_numpy(clip.copy()).permute(3, 0, 1, 2)]).predicted()["label"]
     truths = [label_of[prompt] for prompt in prompts]
-    learned = {row["path"]: windows(row["path"], maker.size, args.fps) for row in rows}
-    nearest = [min(distance(clip, others) for others in learned.values()) for clip in clips]
-    apart = [
-        min(distance(own[0].astype(np.uint8), learned[two["path"]]) for two in rows if two["path"] != path)
-        for path, own in learned.items()
-    ]
-    right = counted(np.array([one == truth for one, truth in zip(told, truths)]))
+    is_right_N = np.array(told(args.judge, clips, 8.0)) == np.array(truths)
+    learned = [spread(row["path"], maker.size) for row in rows]
+    nearest = [min(distance(clip, other) for other in learned) for clip in clips]
+    apart = [min(distance(one, other) for other in learned if other is not one) for one in learned]
     quantiles = {
         "distance to the nearest learned clip": nearest,
         "distance of learned clips to the nearest other": apart,
@@ -82,11 +82,8 @@ def main() -> None:
         "model": args.model,
         "judge": args.judge,
         **maker.asked._asdict(),
-        "right": right,
-        "by action": {
-            name: counted(np.array([one == truth for one, truth in zip(told, truths) if truth == name]))
-            for name in sorted(set(truths))
-        },
+        "right": counted(is_right_N),
+        "by action": {name: counted(is_right_N[np.array(truths) == name]) for name in sorted(set(truths))},
         **{name: [round(float(np.quantile(all_N, at)), 2) for at in (0, 0.5, 1)] for name, all_N in quantiles.items()},
     }
     print(json.dumps(found, indent=1))
