@@ -151,8 +151,9 @@ class TokenStream(ThreadedStream[TokenBatch]):
         self._mix = Mix([one for number, one in enumerate(sources) if number != still], seed=seed)
         self._stills = Mix(apart, seed=seed) if apart else self._mix
         self._rank, self._world_size = rank, world_size
-        opened = [(mix, found) for mix in self._mixes for found in zip(mix.collections, mix.sources)]
-        self.collections: list[Collection] = [_of_tokens(found, source) for _, (found, source) in opened]
+        self.collections: list[Collection] = [
+            _of_tokens(found, source) for mix in self._mixes for found, source in zip(mix.collections, mix.sources)
+        ]
         firsts = [_first(one) for one in self.collections]
         self.origin = TokenOrigin.of(firsts[0])
         for one, first in zip(self.collections, firsts):
