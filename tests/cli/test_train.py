@@ -170,3 +170,16 @@ def test_a_terminal_sees_one_line_rewritten(
     text = capsys.readouterr().err
     assert text.count("\r\033[2K") == 2
     assert text.endswith("left\n")
+
+
+@pytest.mark.parametrize(("quiet", "rank", "told"), [(False, "0", True), (True, "0", False), (False, "1", False)])
+def test_a_start_that_takes_long_is_told(
+    quiet: bool, rank: str, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setenv("RANK", rank)
+    line = command._Line(quiet=quiet)
+    if told:
+        line._waiting.join(timeout=10)
+    line.end()
+    assert ("reading the data and giving the weights their start" in capsys.readouterr().err) == told

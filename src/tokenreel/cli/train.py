@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from tokenreel.errors import InputError
 __all__ = ["train"]
 
 _TOLD_EVERY_SECONDS = 10.0  # where there is no terminal to rewrite a line on
+_PATIENCE_SECONDS = 3.0  # before it is told that a run is on its way
 
 
 def train(
@@ -182,9 +185,17 @@ class _Line:
         self.quiet, self.is_live = quiet, sys.stderr.isatty()
         self.start, self.told = time.monotonic(), 0.0
         self.first: int | None = None
+        self._waiting = threading.Timer(_PATIENCE_SECONDS, self._wait)
+        self._waiting.daemon = True
+        if not quiet and os.environ.get("RANK", "0") == "0":
+            self._waiting.start()
+
+    def _wait(self) -> None:
+        typer.echo("reading the data and giving the weights their start", err=True)
 
     def __call__(self, values: Mapping[str, float]) -> None:
         """Tell a line of the log, if it is time to."""
+        self._waiting.cancel()
         if self.quiet:
             return
         now, step, steps = time.monotonic(), int(values["step"]), int(values["steps"])
@@ -204,6 +215,7 @@ class _Line:
 
     def end(self) -> None:
         """Leave the live line as it stands."""
+        self._waiting.cancel()
         if self.is_live and self.first is not None:
             typer.echo("", err=True)
 
