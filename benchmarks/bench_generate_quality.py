@@ -60,6 +60,7 @@ class Asked(NamedTuple):
     temperature: float = 1.0
     still_steps: int = 0
     coarse_levels: int = 0
+    frame_steps: int = 0
 
 
 class Maker(NamedTuple):
@@ -95,6 +96,7 @@ def made(maker: Maker, prompts: list[str], asked: Asked, seed: int, precision: s
                 grid=template.grid,
                 still_steps=asked.still_steps,
                 coarse_levels=asked.coarse_levels,
+                frame_steps=asked.frame_steps,
                 condition=maker.generator.condition(told),
                 order=asked.order,
                 steps=asked.steps,
@@ -304,6 +306,7 @@ def boards_scores(maker: Maker, judge: Classifier, asked: Asked, count: int) -> 
             temperature=asked.temperature,
             still_steps=asked.still_steps,
             coarse_levels=asked.coarse_levels,
+            frame_steps=asked.frame_steps,
         )
         parts = [to_frames(part.video_CTHW) for part in make_scenes(maker.generator, maker.tokenizer, None, board)]
         whole = np.concatenate(parts)

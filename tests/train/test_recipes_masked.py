@@ -20,10 +20,14 @@ torch.set_num_threads(1)
 
 STACK = "{dim: 32, depth: 1, num_heads: 2, head_dim: 16, mlp_dim: 32}"
 RUN = ["loop.steps=1", "loop.look_every=0", "data.num_workers=0", "data.batches.batch_size=2"]
+PARTS = ", ".join(
+    f"{{source: {number}, share: {share}, batch_size: 2}}" for number, share in enumerate((0.5, 0.3, 0.2))
+)
+STEPWISE = f"data.batches.stepwise=[{PARTS}]"
 SHRUNK = {
     "tiny-maskgit": TINY,
     "phenaki-paper": [f"model.changes.stack={STACK}", f"critic.changes.stack={STACK}", "loop.precision=fp32"],
-    "world-maskgit": [f"model.changes.stack={STACK}", "loop.precision=fp32", "data.batches.still_size=2"],
+    "world-maskgit": [f"model.changes.stack={STACK}", "loop.precision=fp32", STEPWISE],
     "maskgit-images": [f"model.changes.stack={STACK}", "loop.precision=fp32"],
 }
 
@@ -46,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def step_of(name: str, root: Path, folder: Path, *changes: str) -> dict[str, object]:
-    data = {"maskgit-images": ["labelled"], "world-maskgit": ["shards", "shards"]}.get(name, ["shards"])
+    data = {"maskgit-images": ["labelled"], "world-maskgit": ["shards", "shards", "shards"]}.get(name, ["shards"])
     overrides = [*RUN, *SHRUNK[name], *changes]
     return train(name, folder=folder, overrides=overrides, data=[str(root / one) for one in data], device="cpu")
 
@@ -68,7 +72,7 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     assert (model.vocab.codebook_size, len(model.vocab.levels)) == (64000, 2 if name == "tiny-maskgit" else 1)
     about = json.loads((tmp_path / "run" / "generator" / "trained_on.json").read_text())
     assert (about["size"], about["num_frames"], about["fps"]) == ([32, 32], 9, 8.0)
-    kept = {"still_steps": 16, "coarse_levels": 2, "order": "halton", "temperature": 0.7}
+    kept = {"still_steps": 16, "coarse_levels": 2, "frame_steps": 6, "order": "halton", "temperature": 0.8}
     assert about.get("sampling") == (kept if name == "world-maskgit" else None)
     assert about["labels"] == (["a", "b"] if name == "maskgit-images" else [])
     if name == "phenaki-paper":
@@ -79,7 +83,7 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
 
 
 def test_a_recipe_of_clips_and_pictures_needs_both(root: Path, tmp_path: Path) -> None:
-    message = r"still_source=1: pictures .* there are 1; give both: --data CLIPS --data PICTURES"
+    message = r"stepwise names sources 0, 1, 2 .* there are 1; give all of them: --data FIRST --data SECOND"
     with pytest.raises(InputError, match=message):
         train("world-maskgit", folder=tmp_path / "run", overrides=RUN, data=[str(root / "shards")], device="cpu")
 
@@ -164,7 +168,7 @@ def test_a_dry_run_counts_the_generator_and_its_critic(root: Path) -> None:
 
 def test_sampling_of_a_recipe_is_checked_before_anything_is_opened(root: Path, tmp_path: Path) -> None:
     for changes, text in (
-        ("sampling={still: 3}", "sampling takes .*still_steps, coarse_levels, got still"),
+        ("sampling={still: 3}", "sampling takes .*still_steps, coarse_levels, frame_steps, got still"),
         ("sampling={still_steps: -1}", "still_steps must be a whole number"),
     ):
         with pytest.raises(InputError, match=text):

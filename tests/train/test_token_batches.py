@@ -21,7 +21,7 @@ from tokenreel.media.pixels import to_video
 from tokenreel.tokenizers import load
 from tokenreel.tokens.shards import ShardReader, ShardWriter
 from tokenreel.train.mixing import Source
-from tokenreel.train.token_batches import TokenBatch, TokenBatchConfig, TokenStream
+from tokenreel.train.token_batches import StepwiseSource, TokenBatch, TokenBatchConfig, TokenStream
 from tokenreel.types import Grid, Tokens
 
 torch.set_num_threads(1)
@@ -117,7 +117,7 @@ def test_some_batches_are_of_a_source_of_pictures_from_coarse_to_fine(root: Path
         for tokens in reader:
             writer.write(replace(tokens, meta={"caption": f"a picture: {tokens.meta['caption']}"}))
     sources = [Source(data=tmp_path / "pictures"), Source(data=root / "shards")]
-    config = TokenBatchConfig(batch_size=2, still_share=0.7, still_size=3, still_source=0)
+    config = TokenBatchConfig(batch_size=2, stepwise=(StepwiseSource(source=0, share=0.7, batch_size=3),))
     batches = list(itertools.islice(TokenStream(sources, config, seed=0), 60))
     stills = [batch for batch in batches if len(batch) == 3]
     steps = Counter(batch.grid.t for batch in stills)
@@ -137,12 +137,54 @@ def test_some_batches_are_of_a_source_of_pictures_from_coarse_to_fine(root: Path
         whole = known[caption.removeprefix("a picture: ")].ids_L.astype(np.int64)
         assert torch.equal(ids, torch.from_numpy(whole[: len(ids)]))
     state = TokenStream(sources, config, seed=0)
-    assert state.identity()["config"]["still_source"] == 0
+    (kept,) = state.identity()["config"]["stepwise"]
+    assert kept == {"source": 0, "share": 0.7, "batch_size": 3, "least_steps": 1}
+    assert json.loads(json.dumps(state.identity())) == state.identity()
     assert [one["examples"] for one in state.identity()["sources"]] == [6, 6]
-    with pytest.raises(InputError, match=r"still_source=2: .* there are 2; give both"):
-        TokenStream(sources, replace(config, still_source=2), seed=0)
-    with pytest.raises(InputError, match="with a still_share above 0, got 0 and 0"):
-        TokenBatchConfig(batch_size=2, still_source=0)
+    all_stepwise(sources)
+    refusals(sources, config)
+
+
+def all_stepwise(sources: list[Source]) -> None:
+    """Pictures from coarse to fine, and clips frame by frame, and nothing else."""
+    both = (
+        StepwiseSource(source=0, share=0.5, batch_size=3),
+        StepwiseSource(source=1, share=0.5, batch_size=4, least_steps=2),
+    )
+    stream = TokenStream(sources, TokenBatchConfig(batch_size=1, stepwise=both), seed=0)
+    batches = list(itertools.islice(stream, 80))
+    seen = Counter((len(batch), batch.grid.t) for batch in batches)
+    assert set(seen) == {(3, 1), (3, 2), (3, 3), (4, 2), (4, 3)}
+    assert 24 < sum(seen[3, steps] for steps in (1, 2, 3)) < 56
+    assert all(batch.given_steps == batch.grid.t - 1 for batch in batches)
+    assert all(
+        str(caption).startswith("a picture") == (len(batch) == 3) for batch in batches for caption in batch.captions
+    )
+    assert len({caption for batch in batches for caption in batch.captions}) == 12
+
+
+def refusals(sources: list[Source], config: TokenBatchConfig) -> None:
+    """Of what cannot be."""
+    (one,) = config.stepwise
+    for wrong, message in (
+        ((replace(one, source=2),), "stepwise names sources 2 .* there are 2; give all of them"),
+        ((replace(one, share=0.3), replace(one, share=0.3)), "sources 0, 0 .* each once"),
+        (
+            (replace(one, share=0.3), replace(one, source=1, share=0.3)),
+            "in 0.6 of the batches; let their shares make 1",
+        ),
+        ((replace(one, least_steps=4),), "least_steps is 4, but records of .* have 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            TokenStream(sources, replace(config, stepwise=wrong), seed=0)
+    with pytest.raises(InputError, match=r"make 1\.2 of the batches, more than 1"):
+        replace(config, still_share=0.5)
+    for wrong, message in (
+        ({"share": 0.0}, "share must lie in"),
+        ({"batch_size": 0}, "batch_size and least_steps at least 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            replace(one, **wrong)
 
 
 def test_a_stream_from_before_pictures_has_the_same_identity(root: Path) -> None:

@@ -38,6 +38,10 @@ _Steps = Annotated[int | None, typer.Option(help="Passes through the generator a
 _StillSteps = Annotated[
     int | None, typer.Option(help="Passes for the first frame alone, before the others (0, or as the generator says).")
 ]
+_FrameSteps = Annotated[
+    int | None,
+    typer.Option(help="Passes for each later frame, one after another; 0: all at once (0, or as the generator says)."),
+]
 _Guidance = Annotated[float | None, typer.Option(help="How much the prompt counts; 1: no guidance (3).")]
 _Temperature = Annotated[float | None, typer.Option(help="Of the draws; 0 takes the likeliest (1).")]
 _Order = Annotated[
@@ -70,6 +74,7 @@ def generate(
     fps: _Fps = None,
     steps: _Steps = None,
     still_steps: _StillSteps = None,
+    frame_steps: _FrameSteps = None,
     guidance: _Guidance = None,
     temperature: _Temperature = None,
     order: _Order = None,
@@ -104,7 +109,13 @@ def generate(
     from tokenreel.jobs.generate import generate_video
 
     changes: dict[str, Any] = {"fps": fps, "steps": steps, "guidance_scale": guidance, "temperature": temperature}
-    changes |= {"order": order, "seed": seed, "window_frames": window, "still_steps": still_steps}
+    changes |= {
+        "order": order,
+        "seed": seed,
+        "window_frames": window,
+        "still_steps": still_steps,
+        "frame_steps": frame_steps,
+    }
     line = _Line(quiet or as_json)
     try:
         result = generate_video(

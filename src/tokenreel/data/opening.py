@@ -19,7 +19,7 @@ from .labelled_rendered import RENDERED, asked_scenes
 from .npz import NpzCollection
 from .payload import MEDIA_SUFFIXES
 from .pixel_manifest import is_pixel_shard
-from .scenes import CaptionedScenes
+from .scenes import PLAIN, CaptionedScenes
 from .table import TABLE_SUFFIXES, TableCollection
 from .tars import TarCollection
 from .walk import visible_names
@@ -49,7 +49,8 @@ def open_collection(
         path: a folder of pictures and videos (a class a folder), of ``.tokens`` files, of tars, of token shards or of
             pixel shards; a ``.csv``, ``.tsv``, ``.jsonl``, ``.npz``, ``.tar`` or ``.parquet`` file, one picture, video
             or ``.tokens`` file; a pattern of tars (``shard-*.tar``, ``shard-{000..099}.tar``); ``rendered:1000``, that
-            many captioned scenes drawn by the project (``rendered:1000,17,64,64``: frames, height, width of each).
+            many captioned scenes drawn by the project (``rendered:1000,17,64,64``: frames, height, width of each;
+            ``rendered:1000,17,64,64,plain``: one thing of one colour on a wall of one colour).
         split: ``train``, ``val``, ``test``: a folder of that name, rows, arrays or packed clips of that split. Must
             be said where there are several; ``all`` takes all (not npz).
         group: a regular expression on the key whose first bracket is the group: ``(performer\\d+)``.
@@ -74,8 +75,8 @@ def open_collection(
         _refuse_split(split, path)
         if group is not None:
             raise InputError(f"drawn scenes have no groups to find by group={group!r}; leave it out")
-        count, size = asked_scenes(str(path))
-        return CaptionedScenes(count, *(size or ()))
+        count, size = asked_scenes(str(path).removesuffix(PLAIN))
+        return CaptionedScenes(count, *(size or ()), is_plain=str(path).endswith(PLAIN))
     if not here.exists():
         raise InputError(f"{here} does not exist; check the name (the current folder is {Path.cwd()})")
     return _open_file(here, split, group, options)

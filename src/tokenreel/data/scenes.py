@@ -12,7 +12,7 @@ from tokenreel.errors import InputError
 from tokenreel.media.frames import Selection
 from tokenreel.media.info import steady_fps
 from tokenreel.media.pixels import parse_size, resize
-from tokenreel.render import caption, draw_scene, labels, render_clip
+from tokenreel.render import WorldScene, caption, draw_plain_scene, draw_scene, labels, render_clip
 from tokenreel.types import Clip
 
 from .collection import Collection
@@ -21,10 +21,12 @@ from .labelled_rendered import RENDERED
 from .payload import ArrayPayload
 from .pixel_shards import chosen
 
-__all__ = ["CaptionedScenes"]
+__all__ = ["PLAIN", "CaptionedScenes"]
 
 Pixels = npt.NDArray[np.uint8]
 _SCENE_FPS = 8.0
+PLAIN = ",plain"
+"""What ends the name of drawn scenes where plain ones are asked for."""
 
 
 class CaptionedScenes(Collection):
@@ -33,18 +35,25 @@ class CaptionedScenes(Collection):
     Args:
         num_examples: how many.
         num_frames, height, width: of a clip.
+        is_plain: the easiest ones: one thing of one colour on a wall of one colour (``rendered:1000,17,64,64,plain``).
     """
 
-    def __init__(self, num_examples: int, num_frames: int = 17, height: int = 64, width: int = 64) -> None:
-        super().__init__(f"{RENDERED}{num_examples}")
-        self._num_examples, self._size = num_examples, (num_frames, height, width)
+    def __init__(
+        self, num_examples: int, num_frames: int = 17, height: int = 64, width: int = 64, *, is_plain: bool = False
+    ) -> None:
+        super().__init__(f"{RENDERED}{num_examples}{PLAIN if is_plain else ''}")
+        self._num_examples, self._size, self._is_plain = num_examples, (num_frames, height, width), is_plain
 
     def __len__(self) -> int:
         return self._num_examples
 
     def key(self, index: int) -> str:
-        """``scene-17``, by its number."""
-        return f"scene-{index}"
+        """``scene-17``, by its number; ``plain-17`` of plain ones."""
+        return f"{'plain' if self._is_plain else 'scene'}-{index}"
+
+    def scene(self, index: int) -> WorldScene:
+        """What example ``index`` shows."""
+        return draw_plain_scene(index) if self._is_plain else draw_scene(index)
 
     def _example(self, index: int) -> Example:
         name = f"rendered/{self.key(index)}"
@@ -52,11 +61,11 @@ class CaptionedScenes(Collection):
         return Example(key=self.key(index), source=name, payload=payload, **self._facts(index))
 
     def _facts(self, index: int) -> dict[str, Any]:
-        scene = draw_scene(index)
+        scene = self.scene(index)
         return {"caption": caption(scene, index), "meta": labels(scene)}
 
     def _pixels(self, index: int) -> Pixels:
-        return render_clip(draw_scene(index), *self._size).frames_THWC
+        return render_clip(self.scene(index), *self._size).frames_THWC
 
 
 class _ScenePayload(ArrayPayload):

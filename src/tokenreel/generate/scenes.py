@@ -262,6 +262,7 @@ class _Windows:
             grid=self.grid,
             still_steps=board.still_steps,
             coarse_levels=board.coarse_levels if board.still_steps else 0,
+            frame_steps=board.frame_steps,
             condition=condition,
             order=board.order,
             steps=board.steps if scene.steps is None else scene.steps,

@@ -64,6 +64,7 @@ class Storyboard:
         still_steps: passes for the first step alone, where a window goes on from nothing (``sample_from_still``); 0:
             none.
         coarse_levels: coarser pictures that are drawn before that step; without ``still_steps`` none are.
+        frame_steps: passes for each further step, drawn one after another; 0: all of them at once, in ``steps``.
     """
 
     scenes: tuple[Scene, ...]
@@ -78,6 +79,7 @@ class Storyboard:
     temperature: float = 1.0
     still_steps: int = 0
     coarse_levels: int = 0
+    frame_steps: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", tuple(self.scenes))
@@ -99,6 +101,7 @@ class Storyboard:
         _check_number(self.temperature, "temperature", least=0)
         _check_whole(self.still_steps, "still_steps", least=0)
         _check_whole(self.coarse_levels, "coarse_levels", least=0)
+        _check_whole(self.frame_steps, "frame_steps", least=0)
         Order(kind=self.order)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .attributes import COMBINATIONS, HEADS, is_held_out
 from .captions import caption, num_captions
-from .draw import draw_scene
+from .draw import draw_plain_scene, draw_scene
 from .gallery import gallery
 from .motion import Both, Move, Then
 from .natural import natural_clip
@@ -28,6 +28,7 @@ __all__ = [
     "WorldObject",
     "WorldScene",
     "caption",
+    "draw_plain_scene",
     "draw_scene",
     "frames",
     "gallery",

@@ -25,13 +25,14 @@ from .backgrounds import BACKGROUNDS, stands_out
 from .motion import Move
 from .world import WorldObject, WorldScene
 
-__all__ = ["draw_scene"]
+__all__ = ["draw_plain_scene", "draw_scene"]
 
 _NUM_OBJECTS = (0.55, 0.3, 0.15)  # how often a scene has one, two, three things
 _STORIES = 0.25
 _PLAIN = 0.4  # how often a thing has no pattern
 _SAMPLES = np.linspace(0, 1, 17)  # times at which distances are looked at
 _CANDIDATES = 24  # places that are tried for a thing
+_PLAIN_KEY = 1  # beside the seed: other scenes than those of ``draw_scene``
 _APART = 1.06  # two things begin at least this many times the sum of their radii apart
 _PASSING = 0.75  # and, if it can be had, never come nearer than this many times the sum
 
@@ -75,6 +76,19 @@ def draw_scene(
         if things is not None:
             background = backgrounds[int(rng.integers(len(backgrounds)))]
             return WorldScene(objects=things, background=background, seed=int(rng.integers(1 << 31)))
+
+
+def draw_plain_scene(seed: int) -> WorldScene:
+    """The easiest scenes: one thing of one colour, before a wall of one colour, with one motion that training shows.
+
+    What spins and is round looks as if it stood still. Equal seeds give equal scenes.
+    """
+    rng = np.random.default_rng([seed, _PLAIN_KEY])
+    while True:
+        scene = draw_scene(rng, num_objects=1, is_story=False)
+        if len(BACKGROUNDS[scene.background].palette) == 1:
+            (thing,) = scene.objects
+            return replace(scene, objects=(replace(thing, texture=HEADS["texture"][0]),))
 
 
 def _suits(cast: list[Combination], story: bool) -> bool:

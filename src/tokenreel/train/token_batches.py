@@ -29,15 +29,16 @@ from tokenreel.types import Grid, Tokens
 from .batches import Broken
 from .mixing import Mix, Source
 from .threaded_stream import ThreadedStream
-from .token_batches_config import TokenBatchConfig
+from .token_batches_config import StepwiseSource, TokenBatchConfig
 from .token_batches_origin import TokenOrigin
 
-__all__ = ["TokenBatch", "TokenBatchConfig", "TokenStream", "readable"]
+__all__ = ["StepwiseSource", "TokenBatch", "TokenBatchConfig", "TokenStream", "readable"]
 
 _TRIES = 64
 _CUT = 5
 _STILL = 2  # which batches hold images
-_STEPS = 6  # how many steps of pictures from coarse to fine
+_NEAR = 1e-6
+_STEPS = 6  # how many steps of a source that is learned step by step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,6 +102,15 @@ class _Seen(NamedTuple):
     source: str
 
 
+class _Row(NamedTuple):
+    """Sources that share batches; ``first`` of them among all collections."""
+
+    mix: Mix
+    first: int
+    stepwise: StepwiseSource | None
+    most_steps: int
+
+
 class TokenStream(ThreadedStream[TokenBatch]):
     """Batches without end; the one of a number depends on (seed, number, rank) alone.
 
@@ -141,16 +151,8 @@ class TokenStream(ThreadedStream[TokenBatch]):
             )
         super().__init__(num_workers)
         self.config = config
-        still = config.still_source
-        if still is not None and (still >= len(sources) or len(sources) == 1):
-            raise InputError(
-                f"still_source={still}: pictures from coarse to fine come from source {still} (from 0 on), clips from "
-                f"others, and there are {len(sources)}; give both: --data CLIPS --data PICTURES"
-            )
-        apart = [] if still is None else [sources[still]]
-        self._mix = Mix([one for number, one in enumerate(sources) if number != still], seed=seed)
-        self._stills = Mix(apart, seed=seed) if apart else self._mix
         self._rank, self._world_size = rank, world_size
+        self._mixes = _mixes(sources, config, seed)
         self.collections: list[Collection] = [
             _of_tokens(found, source) for mix in self._mixes for found, source in zip(mix.collections, mix.sources)
         ]
@@ -158,14 +160,10 @@ class TokenStream(ThreadedStream[TokenBatch]):
         self.origin = TokenOrigin.of(firsts[0])
         for one, first in zip(self.collections, firsts):
             self.origin.check(first, one.name)
-        self._still_steps = self.origin.grid_of(firsts[-1]).t
+        self._rows = list(self._found_rows(firsts))
         if config.has_cuts or any(source.is_single for source in sources):
             self.origin.check_cuts()
         self._classes: dict[Any, int] | None = None
-
-    @property
-    def _mixes(self) -> list[Mix]:
-        return [self._mix] if self._stills is self._mix else [self._mix, self._stills]
 
     @property
     def label_names(self) -> tuple[Any, ...]:
@@ -199,18 +197,24 @@ class TokenStream(ThreadedStream[TokenBatch]):
                 return True
         return False
 
+    def _found_rows(self, firsts: Sequence[Tokens]) -> Iterator[_Row]:
+        """Of each mix, beside the first records of all collections."""
+        place, ordinary = 0, len(self._mixes) - len(self.config.stepwise)
+        for mix, stepwise in zip(self._mixes, [*[None] * ordinary, *self.config.stepwise]):
+            steps = self.origin.grid_of(firsts[place]).t
+            if stepwise is not None and stepwise.least_steps > steps:
+                raise InputError(
+                    f"stepwise: least_steps is {stepwise.least_steps}, but records of {self.collections[place].name} "
+                    f"have {steps}"
+                )
+            yield _Row(mix, place, stepwise, steps)
+            place += len(mix.sources)
+
     def _batch_of(self, index: int, broken: list[Broken]) -> TokenBatch:
-        config, first = self.config, index * self.config.most_records
-        is_still = bool(config.still_share) and (
-            np.random.default_rng((self._mix.seed, _STILL, index)).random() < config.still_share
-        )
-        size = config.still_size or config.batch_size if is_still else config.batch_size
-        mix, steps = self._mix, 1 if is_still else config.max_steps
-        if is_still and config.still_source is not None:
-            mix = self._stills
-            steps = 1 + int(np.random.default_rng((mix.seed, _STEPS, index)).integers(self._still_steps))
+        first = index * self.config.most_records
+        row, size, steps = self._kind_of(index)
         places = (place * self._world_size + self._rank for place in range(first, first + size))
-        seen = [self._seen(mix, place, broken, steps) for place in places]
+        seen = [self._seen(row, place, broken, steps) for place in places]
         batch = padded([one.ids_l for one in seen], [one.grid for one in seen])
         return TokenBatch(
             ids_BL=batch.ids_BL,
@@ -220,16 +224,34 @@ class TokenStream(ThreadedStream[TokenBatch]):
             labels=tuple(one.label for one in seen),
             sources=tuple(one.source for one in seen),
             index=index,
-            given_steps=batch.grid.t - 1 if mix is not self._mix else 0,
+            given_steps=batch.grid.t - 1 if row.stepwise else 0,
         )
 
-    def _seen(self, mix: Mix, number: int, broken: list[Broken], steps: int | None) -> _Seen:
+    def _kind_of(self, index: int) -> tuple[_Row, int, int | None]:
+        """Where the records of a batch come from, how many there are, and how many steps of each are kept."""
+        config, seed = self.config, self._mixes[0].seed
+        draw = np.random.default_rng((seed, _STILL, index)).random()
+        if draw < config.still_share:
+            return self._rows[0], config.still_size or config.batch_size, 1
+        draw -= config.still_share
+        for row in self._rows:
+            one = row.stepwise
+            if one is None:
+                continue
+            if draw < one.share or (row is self._rows[-1] and self._rows[0].stepwise is not None):
+                steps = np.random.default_rng((seed, _STEPS, index)).integers(one.least_steps, row.most_steps + 1)
+                return row, one.batch_size, int(steps)
+            draw -= one.share
+        return self._rows[0], config.batch_size, config.max_steps
+
+    def _seen(self, row: _Row, number: int, broken: list[Broken], steps: int | None) -> _Seen:
         """The record at a place of the row, its first steps; where it is broken, the next of its source that is not."""
+        mix = row.mix
         place = mix.place(number)
-        source = place.source if mix is self._mix else len(self.collections) - 1
+        source = row.first + place.source
         collection = self.collections[source]
         draw = np.random.default_rng((mix.seed, _CUT, number)).random()
-        is_image = mix is self._mix and (mix.sources[place.source].is_single or draw < self.config.image_share)
+        is_image = not row.stepwise and (mix.sources[place.source].is_single or draw < self.config.image_share)
         for record in itertools.islice(mix.examples(place), _TRIES):
             try:
                 example = collection[record]
@@ -258,12 +280,32 @@ class TokenStream(ThreadedStream[TokenBatch]):
     def identity(self) -> dict[str, Any]:
         """What decides the batches, as JSON values."""
         return {
-            "seed": self._mix.seed,
+            "seed": self._mixes[0].seed,
             "world_size": self._world_size,
             "config": self.config.as_json(),
             "fingerprint": self.origin.fingerprint,
             "sources": [one for mix in self._mixes for one in mix.identity()],
         }
+
+
+def _mixes(sources: Sequence[Source], config: TokenBatchConfig, seed: int) -> list[Mix]:
+    """The sources that ordinary batches are made of, where there are any, then each that is learned step by step."""
+    apart = [one.source for one in config.stepwise]
+    missing = [number for number in apart if number >= len(sources)]
+    others = [one for number, one in enumerate(sources) if number not in apart]
+    if missing or len(set(apart)) < len(apart):
+        raise InputError(
+            f"stepwise names sources {', '.join(map(str, apart))} (from 0 on, each once), and there are "
+            f"{len(sources)}; give all of them: --data FIRST --data SECOND"
+        )
+    shares = sum(one.share for one in config.stepwise)
+    if not others and (config.still_share or abs(shares - 1) > _NEAR):
+        raise InputError(
+            f"all sources are learned step by step, in {shares:g} of the batches; let their shares make 1, and "
+            "still_share 0"
+        )
+    kept = [others] if others else []
+    return [Mix(some, seed=seed) for some in [*kept, *[[sources[number]] for number in apart]]]
 
 
 def _of_tokens(found: Collection | None, source: Source) -> Collection:
