@@ -10,7 +10,7 @@ from tokenreel.errors import InputError
 from tokenreel.generate.critic import TokenCritic, TokenCriticConfig
 from tokenreel.generate.maskgit import MaskGIT
 from tokenreel.generate.maskgit_config import MaskGITConfig
-from tokenreel.generate.maskgit_groups import TokenGroups
+from tokenreel.generate.maskgit_groups import Neighbours, TokenGroups
 from tokenreel.generate.sample import sample
 from tokenreel.generate.vocabulary import Vocabulary
 from tokenreel.tokenizers.configs import Stack
@@ -104,8 +104,79 @@ def test_a_grouped_model_learns_every_token_of_a_box_by_itself() -> None:
         ({"group": (1, 2)}, r"group must be \(t, h, w\)"),
         ({"group": (0, 2, 2)}, r"group must be \(t, h, w\), whole numbers of at least 1"),
         ({"token_dim": 0}, "token_dim must be a whole number of at least 1 or None, got 0"),
+        ({"local_depth": 0}, "local_depth must be a whole number of at least 1, got 0"),
+        ({"local_window": (1, 4, 3)}, r"odd numbers of rows and columns, got \(1, 4, 3\)"),
+        ({"local_window": (0, 3, 3)}, r"local_window must be \(t, h, w\), whole numbers"),
     ],
 )
 def test_what_cannot_be_grouped_is_refused(changed: dict[str, object], text: str) -> None:
     with pytest.raises(InputError, match=text):
         replace(CONFIG, **changed)  # type: ignore[arg-type]
+
+
+def neighbours(window: tuple[int, int, int] = (2, 3, 5)) -> Neighbours:
+    torch.manual_seed(0)
+    return Neighbours(token_dim=6, hidden_dim=16, depth=2, window=window)
+
+
+@torch.no_grad()
+def test_a_token_reads_the_window_around_it_in_its_step_and_those_just_before() -> None:
+    grid = Grid(t=4, h=5, w=7)
+    layer, features, tokens = neighbours(), torch.randn(1, 140, 6), torch.randn(1, 140, 6)
+    before = layer(features, tokens, grid).reshape(4, 5, 7, 6)
+    for place in ((1, 2, 3), (0, 0, 0), (3, 4, 6)):
+        changed = tokens.reshape(4, 5, 7, 6).clone()
+        changed[place] += 1
+        after = layer(features, changed.reshape(1, 140, 6), grid).reshape(4, 5, 7, 6)
+        moved = {tuple(one) for one in ((after - before).abs().amax(-1) > 1e-6).nonzero().tolist()}
+        t, y, x = place
+        assert moved == {
+            (step, row, column)
+            for step in range(t, min(t + 2, 4))
+            for row in range(max(y - 1, 0), min(y + 2, 5))
+            for column in range(max(x - 2, 0), min(x + 3, 7))
+        }
+
+
+@torch.no_grad()
+def test_steps_of_no_interest_are_left_as_they_are_and_guided_rows_share_what_is_near() -> None:
+    grid = Grid(t=4, h=3, w=2)
+    layer, features, tokens = neighbours((3, 3, 3)), torch.randn(4, 24, 6), torch.randn(2, 24, 6)
+    whole = layer(features, tokens.repeat(2, 1, 1), grid)
+    torch.testing.assert_close(layer(features, tokens, grid), whole)
+    wanted = torch.zeros(2, 24, dtype=torch.bool)
+    wanted[0, 8] = wanted[1, 16] = True  # of steps 1 and 2
+    part = layer(features, tokens, grid, wanted)
+    torch.testing.assert_close(part[:, 6:18], whole[:, 6:18])
+    assert torch.equal(part[:, :6], features[:, :6])
+    assert torch.equal(part[:, 18:], features[:, 18:])
+    none = layer(features, tokens, grid, torch.zeros_like(wanted))
+    assert torch.equal(none[:, 6:], features[:, 6:])
+
+
+def test_what_moves_on_is_learned_at_full_detail_where_a_position_is_too_narrow() -> None:
+    """A step is the one before it, moved by one: sixteen ids of 30 through 8 numbers would be lost."""
+    stack = Stack(dim=8, depth=1, num_heads=1, head_dim=8, mlp_dim=16)
+    config = replace(CONFIG, stack=stack, group=(2, 4, 4), num_classes=None, extents=(2, 8, 8))
+    grid, generator = Grid(t=2, h=8, w=8), torch.Generator().manual_seed(0)
+    right = {}
+    for name, more in {"with": {"local_dim": 64, "local_window": (2, 3, 3)}, "without": {}}.items():
+        torch.manual_seed(0)
+        model = MaskGIT.untrained(replace(config, **more), seed=0)  # type: ignore[arg-type]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+        for _ in range(150):
+            first = torch.randint(30, (8, 8, 8), generator=generator)
+            ids = torch.stack([first, first.roll(1, 2)], 1)
+            ids[:, 1, :, 0] = 0
+            hidden = torch.zeros(8, 128, dtype=torch.bool)
+            hidden[:, 64:] = True
+            ids = ids.flatten(1)
+            masked = ids.masked_fill(hidden, model.vocab.mask_id)
+            features = model(masked, grid=grid, condition=None, wanted=hidden)[hidden]
+            found = model.loss(features, ids[hidden])
+            optimizer.zero_grad()
+            found.loss.backward()
+            optimizer.step()
+        right[name] = float((found.guesses_NF[:, 0] == ids[hidden]).float().mean())
+    assert right["with"] > 0.95
+    assert right["without"] < 0.5

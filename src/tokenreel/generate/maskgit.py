@@ -150,6 +150,7 @@ class MaskGIT(SavedModel):
         valid_mask: Tensor | None = None,
         is_null: Tensor | None = None,
         generator: torch.Generator | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """(B, L) ids, hidden ones as the mask id -> features (B, L, D); ``logits`` reads those of hidden positions.
 
@@ -160,6 +161,7 @@ class MaskGIT(SavedModel):
             valid_mask: (B, L) bool, True = real token.
             is_null: (B,) bool, rows that are told nothing; None draws them in training with ``null_probability``.
             generator: source of that draw and of dropped branches.
+            wanted: (B, L) bool, True = features that are read; the others may be anything. None: all.
         """
         num = ids_BL.shape[0]
         if is_null is None:
@@ -167,7 +169,7 @@ class MaskGIT(SavedModel):
             is_null = draw_null(num, share, generator=generator, device=ids_BL.device)
         prepared = self.network.prepare(condition, num=num, is_null_N=is_null)
         features_BLD: Tensor = self.network(
-            ids_BL, grid=grid, prepared=prepared, valid_mask=valid_mask, generator=generator
+            ids_BL, grid=grid, prepared=prepared, valid_mask=valid_mask, generator=generator, wanted=wanted
         )
         return features_BLD
 

@@ -38,8 +38,10 @@ class TokenNetworkConfig:
             of them; (1, 1, 1): every token is one.
         token_dim: width of a token's embedding and of its features, which the output layer reads; None: that of the
             stack.
-        local_dim: width of a layer behind the transformer that reads every token's own embedding and its six
-            neighbours', which a position of many tokens cannot keep; None: no such layer.
+        local_dim: width of a network behind the transformer that reads every token's own embedding and those around it,
+            which a position of many tokens cannot keep; None: no such network.
+        local_depth: its hidden layers.
+        local_window: steps (a token's own and those just before), rows, columns that it reads; the last two are odd.
     """
 
     vocabulary: Vocabulary
@@ -53,9 +55,11 @@ class TokenNetworkConfig:
     group: tuple[int, int, int] = (1, 1, 1)
     token_dim: int | None = None
     local_dim: int | None = None
+    local_depth: int = 1
+    local_window: tuple[int, int, int] = (2, 3, 3)
 
     def __post_init__(self) -> None:
-        for name in ("extents", "group"):
+        for name in ("extents", "group", "local_window"):
             sides = tuple(getattr(self, name))
             object.__setattr__(self, name, sides)
             if len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides):
@@ -64,6 +68,10 @@ class TokenNetworkConfig:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name} must be a whole number of at least 1 or None, got {value!r}")
+        if type(self.local_depth) is not int or self.local_depth < 1:
+            raise InputError(f"local_depth must be a whole number of at least 1, got {self.local_depth!r}")
+        if not all(side % 2 for side in self.local_window[1:]):
+            raise InputError(f"local_window must have odd numbers of rows and columns, got {self.local_window}")
         if self.positions not in get_args(Positions):
             raise InputError(f"positions must be one of {', '.join(get_args(Positions))}, got {self.positions!r}")
         if not 0 <= self.null_probability < 1:

@@ -84,34 +84,79 @@ class TokenGroups(nn.Module):
 
 
 class Neighbours(nn.Module):
-    """Adds to a token's features what its own embedding and those of its six neighbours on the grid tell.
+    """Adds to a token's features what its own embedding and those around it tell, in its step and in those before.
 
-    A position of few dimensions cannot hold the ids of all its tokens; what stands still or moves on by a little is
-    read here. ``y + V gelu(W [y, e, e_left, ...])``; beyond the grid there are zeros.
+    A position of few dimensions cannot hold the ids of all its tokens, so what the transformer says of them is rough.
+    What stands still or moves on by a little is read here, at full detail:
+    ``h = gelu(A y + B e + sum_d C_d n_d)``, ``h <- h + gelu(W h)`` for each further layer, ``y + V h``, with n_d the
+    embeddings, narrowed by half, of a window of rows and columns d steps before. Beyond the grid there are zeros.
+
+    Args:
+        token_dim: E, of embeddings and features.
+        hidden_dim: of h.
+        depth: how many layers h has.
+        window: steps (the token's own is the first of them), rows, columns; the last two are odd.
     """
 
-    def __init__(self, *, token_dim: int, hidden_dim: int) -> None:
+    def __init__(self, *, token_dim: int, hidden_dim: int, depth: int, window: tuple[int, int, int]) -> None:
         super().__init__()
-        self.into = nn.Linear(8 * token_dim, hidden_dim)
+        self.window = window
+        narrow, steps, places = max(1, token_dim // 2), window[0], window[1] * window[2]
+        self.narrow = nn.Linear(token_dim, narrow, bias=False)
+        self.told = nn.Linear(token_dim, hidden_dim)
+        self.own = nn.Linear(token_dim, hidden_dim, bias=False)
+        self.around = nn.ModuleList(nn.Linear(places * narrow, hidden_dim, bias=False) for _ in range(steps))
+        self.layers = nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in range(depth - 1))
         self.out = nn.Linear(hidden_dim, token_dim)
-        drawn(self.into.weight, std=(8 * token_dim) ** -0.5)
-        drawn(self.out.weight, std=hidden_dim**-0.5)
-        for layer in (self.into, self.out):
-            nn.init.zeros_(layer.bias)
+        drawn(self.narrow.weight, std=token_dim**-0.5)
+        for layer in (self.told, self.own):
+            drawn(layer.weight, std=(2 * token_dim) ** -0.5)
+        for name, weight in self.named_parameters():
+            if name.startswith("around"):
+                drawn(weight, std=(places * narrow * steps) ** -0.5)
+            elif name.startswith(("layers", "out")) and name.endswith("weight"):
+                drawn(weight, std=hidden_dim**-0.5)
+            elif name.endswith("bias"):
+                nn.init.zeros_(weight)
 
-    def forward(self, features_NLE: Tensor, tokens_NLE: Tensor, grid: Grid) -> Tensor:
-        """Features and embeddings (N, L, E) on the grid -> (N, L, E)."""
-        tokens_NthwE = _on_grid(tokens_NLE.to(features_NLE.dtype), grid)
-        wide_NthwE = F.pad(tokens_NthwE, (0, 0, 1, 1, 1, 1, 1, 1))
-        around = [_on_grid(features_NLE, grid), tokens_NthwE]
-        for axis, side in ((1, grid.t), (2, grid.h), (3, grid.w)):
-            inner_NthwE = wide_NthwE
-            for other, size in ((1, grid.t), (2, grid.h), (3, grid.w)):
-                if other != axis:
-                    inner_NthwE = inner_NthwE.narrow(other, 1, size)
-            around += [inner_NthwE.narrow(axis, start, side) for start in (0, 2)]
-        more_NthwE: Tensor = self.out(F.gelu(self.into(torch.cat(around, dim=-1))))
+    def forward(self, features_NLE: Tensor, tokens_BLE: Tensor, grid: Grid, wanted: Tensor | None = None) -> Tensor:
+        """Features (N, L, E) and embeddings (B, L, E) on the grid, N = B or 2 B -> (N, L, E).
+
+        Steps without a token that is ``wanted``, bool (B, L), before the first or after the last such, are left as
+        they are.
+        """
+        first, last = (0, grid.t) if wanted is None else _steps_of(wanted, grid)
+        tokens_BthwE = _on_grid(tokens_BLE.to(features_NLE.dtype), grid)
+        features_NthwE = _on_grid(features_NLE, grid)
+        near_BthwE = self.narrow(tokens_BthwE)
+        seen_BthwH = self.own(tokens_BthwE[:, first:last])
+        for before, around in enumerate(self.around):
+            start = max(first - before, 0)
+            if last - before > start:
+                part_BthwH = around(self._windows(near_BthwE[:, start : last - before]))
+                seen_BthwH = seen_BthwH + F.pad(part_BthwH, (0, 0) * 3 + (start + before - first, 0))
+        repeats = len(features_NLE) // len(tokens_BLE)
+        if repeats > 1:
+            seen_BthwH = seen_BthwH.repeat(repeats, 1, 1, 1, 1)
+        hidden_NthwH = F.gelu(self.told(features_NthwE[:, first:last]) + seen_BthwH)
+        for layer in self.layers:
+            hidden_NthwH = hidden_NthwH + F.gelu(layer(hidden_NthwH))
+        more_NthwE = F.pad(self.out(hidden_NthwH), (0, 0) * 3 + (first, grid.t - last))
         return features_NLE + more_NthwE.flatten(1, 3)
+
+    def _windows(self, near_BthwE: Tensor) -> Tensor:
+        """(B, t, h, w, E) -> (B, t, h, w, rows * columns * E)."""
+        (_, rows, columns), (h, w) = self.window, near_BthwE.shape[2:4]
+        wide = F.pad(near_BthwE, (0, 0, columns // 2, columns // 2, rows // 2, rows // 2))
+        parts = [wide[:, :, row : row + h, column : column + w] for row in range(rows) for column in range(columns)]
+        return torch.cat(parts, dim=-1)
+
+
+def _steps_of(wanted_BL: Tensor, grid: Grid) -> tuple[int, int]:
+    """The first step with a wanted token, and the one after the last; one step at least."""
+    is_wanted_t = wanted_BL.reshape(len(wanted_BL), grid.t, -1).any(2).any(0)
+    steps = is_wanted_t.nonzero()[:, 0].tolist() or [0]
+    return steps[0], steps[-1] + 1
 
 
 def _on_grid(values_NLX: Tensor, grid: Grid) -> Tensor:

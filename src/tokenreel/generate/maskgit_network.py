@@ -76,7 +76,12 @@ class TokenNetwork(nn.Module):
             self.groups = TokenGroups(group=config.group, token_dim=config.feature_dim, dim=stack.dim)
         self.neighbours: Neighbours | None = None
         if config.local_dim is not None:
-            self.neighbours = Neighbours(token_dim=config.feature_dim, hidden_dim=config.local_dim)
+            self.neighbours = Neighbours(
+                token_dim=config.feature_dim,
+                hidden_dim=config.local_dim,
+                depth=config.local_depth,
+                window=config.local_window,
+            )
         extents = coarser(config.extents, config.group)
         self.rotary = Rotary(
             head_dim=stack.head_dim, max_extents=extents, num_bands=_bands(stack.head_dim // 2, extents)
@@ -135,14 +140,13 @@ class TokenNetwork(nn.Module):
             return self._features(x_BLE, grid, prepared, valid_mask, generator, wanted)
         if valid_mask is not None:
             x_BLE = x_BLE * valid_mask[..., None]  # padding in a box is as a box that is part empty
-        valid_mask, wanted = (None if mask is None else self.groups.any(mask, grid) for mask in (valid_mask, wanted))
+        valid_BP, wanted_BP = (None if mask is None else self.groups.any(mask, grid) for mask in (valid_mask, wanted))
         coarse = self.groups.grid(grid)
-        features_NPD = self._features(self.groups(x_BLE, grid), coarse, prepared, valid_mask, generator, wanted)
+        features_NPD = self._features(self.groups(x_BLE, grid), coarse, prepared, valid_BP, generator, wanted_BP)
         features_NLE = self.groups.spread(features_NPD, grid)
         if self.neighbours is None:
             return features_NLE
-        tokens_NLE = x_BLE.repeat(2, 1, 1) if prepared.guided else x_BLE
-        found_NLE: Tensor = self.neighbours(features_NLE, tokens_NLE, grid)
+        found_NLE: Tensor = self.neighbours(features_NLE, x_BLE, grid, wanted)
         return found_NLE
 
     def _features(

@@ -312,6 +312,7 @@ def _hidden_features(model: MaskGIT, puzzle: Puzzle, generator: torch.Generator)
         valid_mask=puzzle.valid_mask,
         is_null=puzzle.is_null_B,
         generator=generator,
+        wanted=puzzle.is_masked_BL,
     )
     return picked(features_BLD, puzzle.is_masked_BL)
 

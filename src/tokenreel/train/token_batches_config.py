@@ -91,5 +91,5 @@ class TokenBatchConfig:
         """Plain JSON values."""
         values = asdict(self)
         values["stepwise"] = list(values["stepwise"])
-        unsaid = {"still_share": 0.0, "still_size": None, "stepwise": []}
+        unsaid: dict[str, Any] = {"still_share": 0.0, "still_size": None, "stepwise": []}
         return {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
