@@ -28,6 +28,7 @@ SHRUNK = {
     "tiny-maskgit": TINY,
     "phenaki-paper": [f"model.changes.stack={STACK}", f"critic.changes.stack={STACK}", "loop.precision=fp32"],
     "world-maskgit": [f"model.changes.stack={STACK}", "loop.precision=fp32", STEPWISE],
+    "actions-maskgit": [f"model.changes.stack={STACK}", "loop.precision=fp32"],
     "maskgit-images": [f"model.changes.stack={STACK}", "loop.precision=fp32"],
 }
 
@@ -50,7 +51,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def step_of(name: str, root: Path, folder: Path, *changes: str) -> dict[str, object]:
-    data = {"maskgit-images": ["labelled"], "world-maskgit": ["shards", "shards", "shards"]}.get(name, ["shards"])
+    data = {"maskgit-images": ["labelled"], "world-maskgit": ["shards"] * 3, "actions-maskgit": ["shards"] * 2}.get(
+        name, ["shards"]
+    )
     overrides = [*RUN, *SHRUNK[name], *changes]
     return train(name, folder=folder, overrides=overrides, data=[str(root / one) for one in data], device="cpu")
 
@@ -73,7 +76,7 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     about = json.loads((tmp_path / "run" / "generator" / "trained_on.json").read_text())
     assert (about["size"], about["num_frames"], about["fps"]) == ([32, 32], 9, 8.0)
     kept = {"still_steps": 16, "coarse_levels": 2, "frame_steps": 6, "order": "halton", "temperature": 0.8}
-    assert about.get("sampling") == (kept if name == "world-maskgit" else None)
+    assert about.get("sampling") == (kept if name in ("world-maskgit", "actions-maskgit") else None)
     assert about["labels"] == (["a", "b"] if name == "maskgit-images" else [])
     if name == "phenaki-paper":
         assert len(list((tmp_path / "states").rglob("*.safetensors"))) == 2  # of the captions of one step
