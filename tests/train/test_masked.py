@@ -206,6 +206,11 @@ def test_given_steps_are_never_hidden() -> None:
         puzzle = posed(model, given, masking, encoder=None, generator=generator(seed))
         assert not bool(puzzle.is_masked_BL[:, :8].any())
         assert bool(puzzle.is_masked_BL[:, 8:].any(1).all())
+        assert puzzle.ids_BL is given.ids_BL
+        puzzle = posed(model, given, replace(masking, given_noise=1.0), encoder=None, generator=generator(seed))
+        is_other = puzzle.ids_BL != given.ids_BL
+        assert bool(is_other[:, :8].any())  # what is given strays a little
+        assert not bool(is_other[:, 8:].any())  # what is guessed is as it was
 
 
 def test_gradients_reach_the_text_and_equal_seeds_give_equal_losses() -> None:

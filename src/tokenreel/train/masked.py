@@ -24,6 +24,7 @@ from tokenreel.generate.schedule import SCHEDULES, draw_primed, mask_for_trainin
 from tokenreel.generate.text import TextEncoder
 from tokenreel.types import Grid
 
+from .given_noise import strayed
 from .objective import Step
 from .token_batches import TokenBatch
 
@@ -50,6 +51,8 @@ class MaskingConfig:
             wall is many equal tokens, a thing few that differ.
         tube_share, blank_share: share of the records that are hidden in tubes through all steps, and whole, so that the
             prompt is needed (``mask_for_training``).
+        given_noise: of the tokens that are given a share of up to this, another for each record, takes the id of a
+            token beside it: what a generator draws and then goes on from is not perfect either.
     """
 
     schedule: str = "cosine"
@@ -60,13 +63,14 @@ class MaskingConfig:
     scores_rare: bool = False
     tube_share: float = 0.0
     blank_share: float = 0.0
+    given_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        for name in ("primed_share", "tube_share", "blank_share"):
+        for name in ("primed_share", "tube_share", "blank_share", "given_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.primed_steps is not None and self.primed_steps < 1:
@@ -79,7 +83,7 @@ class Puzzle(NamedTuple):
     """A batch as a generator sees it.
 
     Attributes:
-        ids_BL: int64, the real ids.
+        ids_BL: int64, the real ids; with ``given_noise`` some of the given ones are not.
         is_masked_BL: bool, True = hidden, to be guessed.
         valid_mask: bool (B, L), True = real; None where all are.
         grid: of all rows.
@@ -285,7 +289,10 @@ def posed(
     condition, is_missing_B = _told(model, batch, encoder)
     share = model.config.null_probability if model.training else 0.0
     is_null_B = draw_null(num, share, generator=generator, device=device) | is_missing_B.to(device)
-    return Puzzle(batch.ids_BL, is_masked_BL, batch.valid_mask, batch.grid, condition, is_null_B)
+    ids_BL = batch.ids_BL
+    if masking.given_noise and known_BL is not None:
+        ids_BL = strayed(ids_BL, known_BL & valid_BL, grid=batch.grid, most=masking.given_noise, generator=generator)
+    return Puzzle(ids_BL, is_masked_BL, batch.valid_mask, batch.grid, condition, is_null_B)
 
 
 def _told(model: MaskGIT, batch: TokenBatch, encoder: TextEncoder | None) -> tuple[Condition | None, Tensor]:
