@@ -44,7 +44,7 @@ CONFIGS = {
     "bias": replace(TEXT, positions="bias"),
     "alone": replace(TEXT, context_dim=None, text=None),
     "grouped": replace(TEXT, group=(2, 1, 2)),  # the last box is half empty
-    "local": replace(TEXT, group=(2, 1, 2), local_dim=40, local_depth=2, local_window=(3, 3, 5)),
+    "local": replace(TEXT, group=(2, 1, 2), local_dim=40, local_depth=2, local_windows=((3, 5), (1, 3), (3, 3))),
 }
 
 

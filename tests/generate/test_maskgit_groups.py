@@ -105,8 +105,9 @@ def test_a_grouped_model_learns_every_token_of_a_box_by_itself() -> None:
         ({"group": (0, 2, 2)}, r"group must be \(t, h, w\), whole numbers of at least 1"),
         ({"token_dim": 0}, "token_dim must be a whole number of at least 1 or None, got 0"),
         ({"local_depth": 0}, "local_depth must be a whole number of at least 1, got 0"),
-        ({"local_window": (1, 4, 3)}, r"odd numbers of rows and columns, got \(1, 4, 3\)"),
-        ({"local_window": (0, 3, 3)}, r"local_window must be \(t, h, w\), whole numbers"),
+        ({"local_windows": ((4, 3),)}, r"odd numbers of rows and columns, a pair a step, got \(\(4, 3\),\)"),
+        ({"local_windows": ((3, 3), (3,))}, "local_windows must be odd numbers"),
+        ({"local_windows": ()}, "local_windows must be odd numbers"),
     ],
 )
 def test_what_cannot_be_grouped_is_refused(changed: dict[str, object], text: str) -> None:
@@ -114,15 +115,15 @@ def test_what_cannot_be_grouped_is_refused(changed: dict[str, object], text: str
         replace(CONFIG, **changed)  # type: ignore[arg-type]
 
 
-def neighbours(window: tuple[int, int, int] = (2, 3, 5)) -> Neighbours:
+def neighbours(*windows: tuple[int, int]) -> Neighbours:
     torch.manual_seed(0)
-    return Neighbours(token_dim=6, hidden_dim=16, depth=2, window=window)
+    return Neighbours(token_dim=6, hidden_dim=16, depth=2, windows=windows)
 
 
 @torch.no_grad()
 def test_a_token_reads_the_window_around_it_in_its_step_and_those_just_before() -> None:
     grid = Grid(t=4, h=5, w=7)
-    layer, features, tokens = neighbours(), torch.randn(1, 140, 6), torch.randn(1, 140, 6)
+    layer, features, tokens = neighbours((3, 5), (1, 3)), torch.randn(1, 140, 6), torch.randn(1, 140, 6)
     before = layer(features, tokens, grid).reshape(4, 5, 7, 6)
     for place in ((1, 2, 3), (0, 0, 0), (3, 4, 6)):
         changed = tokens.reshape(4, 5, 7, 6).clone()
@@ -133,15 +134,15 @@ def test_a_token_reads_the_window_around_it_in_its_step_and_those_just_before() 
         assert moved == {
             (step, row, column)
             for step in range(t, min(t + 2, 4))
-            for row in range(max(y - 1, 0), min(y + 2, 5))
-            for column in range(max(x - 2, 0), min(x + 3, 7))
+            for row in range(max(y - (step == t), 0), min(y + (step == t) + 1, 5))
+            for column in range(max(x - 1 - (step == t), 0), min(x + 2 + (step == t), 7))
         }
 
 
 @torch.no_grad()
 def test_steps_of_no_interest_are_left_as_they_are_and_guided_rows_share_what_is_near() -> None:
     grid = Grid(t=4, h=3, w=2)
-    layer, features, tokens = neighbours((3, 3, 3)), torch.randn(4, 24, 6), torch.randn(2, 24, 6)
+    layer, features, tokens = neighbours((3, 3), (3, 3), (1, 1)), torch.randn(4, 24, 6), torch.randn(2, 24, 6)
     whole = layer(features, tokens.repeat(2, 1, 1), grid)
     torch.testing.assert_close(layer(features, tokens, grid), whole)
     wanted = torch.zeros(2, 24, dtype=torch.bool)
@@ -160,7 +161,7 @@ def test_what_moves_on_is_learned_at_full_detail_where_a_position_is_too_narrow(
     config = replace(CONFIG, stack=stack, group=(2, 4, 4), num_classes=None, extents=(2, 8, 8))
     grid, generator = Grid(t=2, h=8, w=8), torch.Generator().manual_seed(0)
     right = {}
-    for name, more in {"with": {"local_dim": 64, "local_window": (2, 3, 3)}, "without": {}}.items():
+    for name, more in {"with": {"local_dim": 64, "local_windows": ((3, 3), (3, 3))}, "without": {}}.items():
         torch.manual_seed(0)
         model = MaskGIT.untrained(replace(config, **more), seed=0)  # type: ignore[arg-type]
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)

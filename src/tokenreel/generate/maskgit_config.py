@@ -41,7 +41,7 @@ class TokenNetworkConfig:
         local_dim: width of a network behind the transformer that reads every token's own embedding and those around it,
             which a position of many tokens cannot keep; None: no such network.
         local_depth: its hidden layers.
-        local_window: steps (a token's own and those just before), rows, columns that it reads; the last two are odd.
+        local_windows: rows and columns, both odd, that it reads around a token in its own step, in the one before, ...
     """
 
     vocabulary: Vocabulary
@@ -56,10 +56,10 @@ class TokenNetworkConfig:
     token_dim: int | None = None
     local_dim: int | None = None
     local_depth: int = 1
-    local_window: tuple[int, int, int] = (2, 3, 3)
+    local_windows: tuple[tuple[int, int], ...] = ((3, 3), (3, 3))
 
     def __post_init__(self) -> None:
-        for name in ("extents", "group", "local_window"):
+        for name in ("extents", "group"):
             sides = tuple(getattr(self, name))
             object.__setattr__(self, name, sides)
             if len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides):
@@ -70,8 +70,13 @@ class TokenNetworkConfig:
                 raise InputError(f"{name} must be a whole number of at least 1 or None, got {value!r}")
         if type(self.local_depth) is not int or self.local_depth < 1:
             raise InputError(f"local_depth must be a whole number of at least 1, got {self.local_depth!r}")
-        if not all(side % 2 for side in self.local_window[1:]):
-            raise InputError(f"local_window must have odd numbers of rows and columns, got {self.local_window}")
+        object.__setattr__(self, "local_windows", tuple(tuple(window) for window in self.local_windows))
+        lengths = [side for window in self.local_windows for side in window]
+        is_odd = all(type(side) is int and side > 0 and side % 2 for side in lengths)
+        if not is_odd or not lengths or any(len(window) != 2 for window in self.local_windows):
+            raise InputError(
+                f"local_windows must be odd numbers of rows and columns, a pair a step, got {self.local_windows}"
+            )
         if self.positions not in get_args(Positions):
             raise InputError(f"positions must be one of {', '.join(get_args(Positions))}, got {self.positions!r}")
         if not 0 <= self.null_probability < 1:

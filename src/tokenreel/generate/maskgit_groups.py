@@ -95,17 +95,18 @@ class Neighbours(nn.Module):
         token_dim: E, of embeddings and features.
         hidden_dim: of h.
         depth: how many layers h has.
-        window: steps (the token's own is the first of them), rows, columns; the last two are odd.
+        windows: rows and columns, both odd, in the token's own step, in the one before, and so on.
     """
 
-    def __init__(self, *, token_dim: int, hidden_dim: int, depth: int, window: tuple[int, int, int]) -> None:
+    def __init__(self, *, token_dim: int, hidden_dim: int, depth: int, windows: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
-        self.window = window
-        narrow, steps, places = max(1, token_dim // 2), window[0], window[1] * window[2]
+        self.windows = windows
+        narrow = max(1, token_dim // 2)
+        widths = [rows * columns * narrow for rows, columns in windows]
         self.narrow = nn.Linear(token_dim, narrow, bias=False)
         self.told = nn.Linear(token_dim, hidden_dim)
         self.own = nn.Linear(token_dim, hidden_dim, bias=False)
-        self.around = nn.ModuleList(nn.Linear(places * narrow, hidden_dim, bias=False) for _ in range(steps))
+        self.around = nn.ModuleList(nn.Linear(width, hidden_dim, bias=False) for width in widths)
         self.layers = nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in range(depth - 1))
         self.out = nn.Linear(hidden_dim, token_dim)
         drawn(self.narrow.weight, std=token_dim**-0.5)
@@ -113,7 +114,7 @@ class Neighbours(nn.Module):
             drawn(layer.weight, std=(2 * token_dim) ** -0.5)
         for name, weight in self.named_parameters():
             if name.startswith("around"):
-                drawn(weight, std=(places * narrow * steps) ** -0.5)
+                drawn(weight, std=sum(widths) ** -0.5)
             elif name.startswith(("layers", "out")) and name.endswith("weight"):
                 drawn(weight, std=hidden_dim**-0.5)
             elif name.endswith("bias"):
@@ -133,7 +134,7 @@ class Neighbours(nn.Module):
         for before, around in enumerate(self.around):
             start = max(first - before, 0)
             if last - before > start:
-                part_BthwH = around(self._windows(near_BthwE[:, start : last - before]))
+                part_BthwH = around(_seen(near_BthwE[:, start : last - before], *self.windows[before]))
                 seen_BthwH = seen_BthwH + F.pad(part_BthwH, (0, 0) * 3 + (start + before - first, 0))
         repeats = len(features_NLE) // len(tokens_BLE)
         if repeats > 1:
@@ -144,12 +145,13 @@ class Neighbours(nn.Module):
         more_NthwE = F.pad(self.out(hidden_NthwH), (0, 0) * 3 + (first, grid.t - last))
         return features_NLE + more_NthwE.flatten(1, 3)
 
-    def _windows(self, near_BthwE: Tensor) -> Tensor:
-        """(B, t, h, w, E) -> (B, t, h, w, rows * columns * E)."""
-        (_, rows, columns), (h, w) = self.window, near_BthwE.shape[2:4]
-        wide = F.pad(near_BthwE, (0, 0, columns // 2, columns // 2, rows // 2, rows // 2))
-        parts = [wide[:, :, row : row + h, column : column + w] for row in range(rows) for column in range(columns)]
-        return torch.cat(parts, dim=-1)
+
+def _seen(near_BthwE: Tensor, rows: int, columns: int) -> Tensor:
+    """What a window around each token holds: (B, t, h, w, E) -> (B, t, h, w, rows * columns * E)."""
+    h, w = near_BthwE.shape[2:4]
+    wide = F.pad(near_BthwE, (0, 0, columns // 2, columns // 2, rows // 2, rows // 2))
+    parts = [wide[:, :, row : row + h, column : column + w] for row in range(rows) for column in range(columns)]
+    return torch.cat(parts, dim=-1)
 
 
 def _steps_of(wanted_BL: Tensor, grid: Grid) -> tuple[int, int]:

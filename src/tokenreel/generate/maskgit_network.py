@@ -80,7 +80,7 @@ class TokenNetwork(nn.Module):
                 token_dim=config.feature_dim,
                 hidden_dim=config.local_dim,
                 depth=config.local_depth,
-                window=config.local_window,
+                windows=config.local_windows,
             )
         extents = coarser(config.extents, config.group)
         self.rotary = Rotary(
