@@ -1,8 +1,8 @@
 """Prompts to scores: whether a generator of the drawn world makes what it is told.
 
-    python benchmarks/bench_generate_quality.py --model MODEL
-    python benchmarks/bench_generate_quality.py --model MODEL --table --prompts 40
-    python benchmarks/bench_generate_quality.py --model MODEL --storyboards
+    python benchmarks/bench_generate_quality.py [--model MODEL]
+    python benchmarks/bench_generate_quality.py --table --prompts 8
+    python benchmarks/bench_generate_quality.py --storyboards --prompts 20
 
 How it is sampled is what the generator keeps as best, unless said.
 
@@ -31,7 +31,7 @@ import torch
 
 from tokenreel.classify import Classifier
 from tokenreel.classify import load as load_classifier
-from tokenreel.generate import MaskGIT
+from tokenreel.generate import MaskGIT, TokenCritic
 from tokenreel.generate.sample_still import sample_from_still
 from tokenreel.generate.scenes import make_scenes
 from tokenreel.generate.storyboard import Scene, Storyboard
@@ -43,12 +43,13 @@ from tokenreel.render.colours import COLOURS
 from tokenreel.render.motion import Move
 from tokenreel.render.world import WorldScene
 from tokenreel.tokenizers import Tokenizer
-from tokenreel.tokenizers.hub import resolved
+from tokenreel.tokenizers.hub import GENERATOR, resolved
 
 Pixels = npt.NDArray[np.uint8]
 FIRST = 1 << 24  # numbers of scenes that no shard of training has
 BATCH = 20
-ORDERS, STEPS, GUIDANCE, SEEDS = ("confidence", "halton", "self_critic"), (4, 8, 18), (1.0, 3.0, 5.0), 5
+ORDERS, STEPS, GUIDANCE, SEEDS = ("confidence", "halton", "self_critic", "critic"), (4, 8, 18), (1.0, 3.0, 5.0), 5
+FRAME_SHARE = 3  # a frame takes a third of the passes of a picture: most of it is as it was
 
 
 class Asked(NamedTuple):
@@ -70,10 +71,11 @@ class Maker(NamedTuple):
     tokenizer: Tokenizer
     size: tuple[int, int, int]
     asked: Asked
+    critic: TokenCritic | None = None
 
 
-def loaded(name: str, precision: str) -> Maker:
-    """The generator, its tokenizer, and the clips that it makes."""
+def loaded(name: str, precision: str, critic: str | None = None) -> Maker:
+    """The generator, its tokenizer, and the clips that it makes; the folder of a token critic beside it."""
     generator = MaskGIT.from_pretrained(name, precision=precision)
     folder = resolved(name, "config.json").parent
     about = trained_on(folder)
@@ -81,7 +83,8 @@ def loaded(name: str, precision: str) -> Maker:
     assert about.num_frames is not None
     kept = {"guidance" if name == "guidance_scale" else name: value for name, value in about.sampling.items()}
     tokenizer = tokenizer_for(generator.vocab, beside=folder)
-    return Maker(generator, tokenizer, (about.num_frames, *about.size), Asked(**kept))
+    judge = None if critic is None else TokenCritic.from_pretrained(critic)
+    return Maker(generator, tokenizer, (about.num_frames, *about.size), Asked(**kept), judge)
 
 
 def made(maker: Maker, prompts: list[str], asked: Asked, seed: int, precision: str) -> list[Pixels]:
@@ -102,6 +105,7 @@ def made(maker: Maker, prompts: list[str], asked: Asked, seed: int, precision: s
                 steps=asked.steps,
                 guidance_scale=asked.guidance,
                 temperature=asked.temperature,
+                critic=maker.critic if asked.order == "critic" else None,
                 generator=torch.Generator().manual_seed(seed * 1000 + start),
             )
         tokens = [replace(template, ids_L=ids_L.numpy()) for ids_L in ids_BL]
@@ -127,6 +131,12 @@ def counted(right_N: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """A share with its interval."""
     right, total = int(right_N.sum()), right_N.size
     return {"right": right, "of": total, "share": round(right / total, 4), "interval": wilson(right, total)}
+
+
+def interval_of(means: list[Any]) -> tuple[float, float]:
+    """Of the mean of five seeds, 95 %: Student's t with four degrees of freedom."""
+    half = 2.776 * float(np.std(means, ddof=1)) / len(means) ** 0.5
+    return round(float(np.mean(means)) - half, 4), round(float(np.mean(means)) + half, 4)
 
 
 def judged(judge: Classifier, clips: list[Pixels], scenes: list[WorldScene]) -> dict[str, npt.NDArray[np.bool_]]:
@@ -207,10 +217,12 @@ def scored(name: str, judge: Classifier, clips: list[Pixels], scenes: list[World
     return {head: counted(right_N) for head, right_N in found.items()}
 
 
-def main_scores(maker: Maker, judge: Classifier, asked: Asked, count: int, precision: str) -> dict[str, Any]:
-    """Every set: generated, and the ceilings."""
+def main_scores(
+    maker: Maker, judge: Classifier, asked: Asked, count: int, precision: str, names: list[str]
+) -> dict[str, Any]:
+    """Every set of these names: generated, and the ceilings."""
     told: dict[str, Any] = {}
-    for name in SETS:
+    for name in names:
         scenes = scenes_of(name, count)
         prompts = [caption(scene, number, is_full=True) for number, scene in enumerate(scenes)]
         start = time.perf_counter()
@@ -230,23 +242,29 @@ def main_scores(maker: Maker, judge: Classifier, asked: Asked, count: int, preci
     return told
 
 
-def table(maker: Maker, judge: Classifier, count: int, precision: str) -> list[dict[str, Any]]:
+def passes(asked: Asked, steps: int) -> Asked:
+    """So many for each picture, and a third of it for each frame that is drawn by itself."""
+    frame_steps = max(1, round(steps / FRAME_SHARE)) if asked.frame_steps else 0
+    return asked._replace(steps=steps, still_steps=steps if asked.still_steps else 0, frame_steps=frame_steps)
+
+
+def table(maker: Maker, judge: Classifier, count: int, precision: str, orders: list[str]) -> list[dict[str, Any]]:
     """Order x steps x guidance over five seeds: all heads right together, each head, seconds."""
     scenes = [scene for name in list(SETS)[:2] for scene in scenes_of(name, (count + 1) // 2)]
     prompts = [caption(scene, number, is_full=True) for number, scene in enumerate(scenes)]
-    has_critic = maker.generator.critic_head is not None
     rows = []
-    for order in ORDERS if has_critic else ORDERS[:2]:
+    for order in orders:
         for steps in STEPS:
             for guidance in GUIDANCE:
-                asked = maker.asked._replace(order=order, steps=steps, guidance=guidance)
+                asked = passes(maker.asked, steps)._replace(order=order, guidance=guidance)
                 start = time.perf_counter()
                 found = [judged(judge, made(maker, prompts, asked, seed, precision), scenes) for seed in range(SEEDS)]
                 seconds = (time.perf_counter() - start) / SEEDS / len(scenes)
                 heads = {head: np.concatenate([one[head] for one in found]) for head in HEADS}
+                means = [np.mean([right_N.mean() for right_N in one.values()]) for one in found]
                 row = {**asked._asdict(), "all": counted(np.stack(list(heads.values())).all(0))}
                 row |= {head: counted(right_N)["share"] for head, right_N in heads.items()}
-                row |= {"mean": round(float(np.mean([right_N.mean() for right_N in heads.values()])), 4)}
+                row |= {"mean": round(float(np.mean(means)), 4), "mean_95": interval_of(means)}
                 row |= {"seconds_per_clip": round(seconds, 3)}
                 rows.append(row)
                 print(row, flush=True)
@@ -330,27 +348,30 @@ def boards_scores(maker: Maker, judge: Classifier, asked: Asked, count: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", default=GENERATOR)
     parser.add_argument("--judge", default="vivit-motions")
     parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     for name, value in Asked()._asdict().items():
         parser.add_argument("--" + name.replace("_", "-"), type=type(value))
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--orders", default=",".join(ORDERS[:3]), help="of the table, with commas")
+    parser.add_argument("--critic", help="folder of a token critic, for the order critic")
     parser.add_argument("--storyboards", action="store_true")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    maker, judge = loaded(args.model, args.precision), load_classifier(args.judge)
+    maker, judge = loaded(args.model, args.precision, args.critic), load_classifier(args.judge)
     said = {name: value for name, value in vars(args).items() if name in Asked._fields and value is not None}
     asked = maker.asked._replace(**said)
     told: dict[str, Any] = {"model": args.model, "judge": args.judge, "prompts": args.prompts, **asked._asdict()}
     if args.table:
-        told["table"] = table(maker, judge, args.prompts, args.precision)
+        told["table"] = table(maker, judge, args.prompts, args.precision, args.orders.split(","))
     elif args.storyboards:
         told |= boards_scores(maker, judge, asked, min(args.prompts, 20))
         print(json.dumps(told, indent=1))
     else:
-        told["sets"] = main_scores(maker, judge, asked, args.prompts, args.precision)
+        told["sets"] = main_scores(maker, judge, asked, args.prompts, args.precision, args.sets)
     if args.output is not None:
         args.output.write_text(json.dumps(told, indent=1) + "\n")
 

@@ -157,9 +157,12 @@ def test_demo_leaves_its_files(tmp_path: Path) -> None:
     assert "exact: all 60 frames" in result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"demo.png", "patches.safetensors", "embedded.safetensors", "clip.tokens", "restored.mp4"} <= names
+    assert {"story.yaml", "story.mp4", "story.png"} <= names
+    assert read(tmp_path / "out" / "story.mp4").frames_THWC.shape == (46, 64, 64, 3)
     values = result_of("demo", CLIP, "-o", tmp_path / "again")
     assert values["exact"] is True
     assert values["patches"] == 14400
+    assert values["story_frames"] == 46
 
 
 @pytest.mark.parametrize(

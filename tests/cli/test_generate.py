@@ -246,7 +246,6 @@ def test_classes_and_nothing(say: Any, root: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "model", "message"),
     [
-        (["x"], None, "name a generator: --model FOLDER"),
         (["  "], "model", "the prompt is empty"),
         ([], "model", "neither came"),
         (["x", "--storyboard", "s.yaml"], "model", "both came"),

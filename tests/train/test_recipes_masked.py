@@ -75,7 +75,8 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
     assert (model.vocab.codebook_size, len(model.vocab.levels)) == (64000, 2 if name == "tiny-maskgit" else 1)
     about = json.loads((tmp_path / "run" / "generator" / "trained_on.json").read_text())
     assert (about["size"], about["num_frames"], about["fps"]) == ([32, 32], 9, 8.0)
-    kept = {"still_steps": 16, "coarse_levels": 2, "frame_steps": 6, "order": "halton", "temperature": 0.8}
+    kept = {"still_steps": 16, "coarse_levels": 2, "frame_steps": 6, "order": "halton"}
+    kept |= {"temperature": 0.4, "guidance_scale": 2.0}
     assert about.get("sampling") == (kept if name in ("world-maskgit", "actions-maskgit") else None)
     assert about["labels"] == (["a", "b"] if name == "maskgit-images" else [])
     if name == "phenaki-paper":

@@ -12,6 +12,7 @@ import typer
 from tokenreel.cli.options import Precise, Quality, precision_of
 from tokenreel.cli.show import Json, Quiet, amount, show
 from tokenreel.errors import InputError
+from tokenreel.tokenizers.hub import GENERATOR
 
 if TYPE_CHECKING:
     from tokenreel.generate.scenes import SceneProgress
@@ -24,7 +25,7 @@ _Output = Annotated[
     Path, typer.Option("--output", "-o", help="mp4, gif, webp, mkv, webm, png, or a folder for one png a frame.")
 ]
 _Model = Annotated[
-    str | None, typer.Option("--model", "-m", help="Folder or hub id of a generator.", show_default=False)
+    str, typer.Option("--model", "-m", help="A name (world-maskgit, trained), a folder or a hub id of a generator.")
 ]
 _Tokenizer = Annotated[
     str | None, typer.Option("--tokenizer", "-t", help="By default the one that the generator names.")
@@ -67,7 +68,7 @@ _Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 def generate(
     prompt: _Prompt = None,
     output: _Output = Path("out.mp4"),
-    model: _Model = None,
+    model: _Model = GENERATOR,
     tokenizer: _Tokenizer = None,
     seconds: _Seconds = None,
     size: _Size = None,
@@ -92,20 +93,16 @@ def generate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """A prompt to a video, by a generator that you trained.
+    """A prompt to a video, by the generator of drawn scenes that ships or by one that you trained.
 
-    Example: [bold]tokenreel generate "a red circle moves right" -m runs/tiny-maskgit/generator -o circle.mp4[/bold]
+    Example: [bold]tokenreel generate "a red circle moves left, then a blue square bounces" -o out.mp4[/bold]
 
-    Example: [bold]tokenreel generate -m GENERATOR --storyboard story.yaml -o story.mp4[/bold]
+    Example: [bold]tokenreel generate --storyboard story.yaml -o story.mp4[/bold]
 
-    Example: [bold]tokenreel generate "a red circle" -m GENERATOR --grid 3x3 --show-steps steps.png -o nine.gif[/bold]
+    Example: [bold]tokenreel generate "a large red heart spins" --grid 3x3 --show-steps steps.png -o nine.gif[/bold]
 
-    Example: [bold]tokenreel generate "it turns blue" -m GENERATOR --prime circle.mp4 -o on.mp4[/bold]
+    Example: [bold]tokenreel generate "a person waves" -m runs/tiny-maskgit/generator --prime start.png -o on.mp4[/bold]
     """
-    if model is None:
-        raise InputError(
-            "name a generator: --model FOLDER; none ships yet, train one: tokenreel train tiny-maskgit --data SHARDS"
-        )
     from tokenreel.jobs.generate import generate_video
 
     changes: dict[str, Any] = {"fps": fps, "steps": steps, "guidance_scale": guidance, "temperature": temperature}

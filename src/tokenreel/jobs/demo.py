@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from tokenreel.errors import TokenReelError
 from tokenreel.jobs.bpe import train_merges
@@ -19,14 +20,14 @@ from tokenreel.jobs.check import check_file
 from tokenreel.jobs.encode import decode_file, encode_file
 from tokenreel.jobs.patchify import Patchified, patchify_file, restore_file
 from tokenreel.jobs.sequence import PatchSequence, SequenceConfig
-from tokenreel.jobs.sheet import save_picture, tour_picture
+from tokenreel.jobs.sheet import save_picture, scenes_picture, tour_picture
 from tokenreel.measure.psnr import psnr_db
 from tokenreel.media.frames import Selection, uniform_indices
 from tokenreel.media.read import open_media
 from tokenreel.samples import SAMPLE_CLIP
-from tokenreel.tokenizers.hub import DEFAULT
+from tokenreel.tokenizers.hub import DEFAULT, GENERATOR
 
-__all__ = ["Step", "demo_steps"]
+__all__ = ["STORY", "Step", "demo_steps"]
 
 _SHOWN = 4
 _BPE_VOCABULARY = 8192
@@ -35,6 +36,13 @@ _MOST_PIXELS = 640 * 360
 _LEARNED_FRAMES = 61
 _LEARNED_SIDE = 192
 _LEARNED_PART = 16
+_SHOWN_OF_SCENE = 8
+STORY = (
+    ("a large plain red circle rests on a cream background", 2.0),
+    ("a large plain red circle moves down on a cream background", 1.875),
+    ("a large plain red circle grows on a cream background", 1.875),
+)
+"""What the generator is told: prompts, and how many seconds each lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,11 @@ def _last_steps(
     yield _step("learned", f"{short}; side_by_side.mp4", start, **values)
 
     start = time.perf_counter()
+    with bar("generate") as progress:
+        text, values = _generated(folder, progress)
+    yield _step("generate", text, start, **values)
+
+    start = time.perf_counter()
     notes = [source.name, f"embedding inverted within {error:.1e}", short]
     picture = _picture(source, sequence, plain, folder, notes, learned)
     yield _step("picture", f"{picture}: look at this first", start, picture=str(picture), folder=str(folder))
@@ -189,6 +202,30 @@ def _learned(source: Path, folder: Path, progress: Any) -> tuple[str, dict[str, 
     )
     values = {"learned_tokens": ids, "learned_psnr_db": round(level, 3), "learned_bits_per_pixel": round(rate, 6)}
     return sentence, values, [frames_THWC[index] for index in uniform_indices(frames, min(_SHOWN, frames))]
+
+
+def _generated(folder: Path, progress: Any) -> tuple[str, dict[str, Any]]:
+    """A storyboard by the generator that ships, as a film and as a sheet of frames under their prompts."""
+    from tokenreel.generate.scenes import SceneProgress
+    from tokenreel.jobs.generate import generate_video
+    from tokenreel.media.read import read
+
+    board, path = folder / "story.yaml", folder / "story.mp4"
+    scenes = [{"prompt": prompt, "seconds": seconds, "frames_carried": 1} for prompt, seconds in STORY]
+    board.write_text(yaml.safe_dump({"size": "64x64", "window_frames": 16, "scenes": scenes}, sort_keys=False))
+
+    def on_scene(now: SceneProgress) -> None:
+        progress(now.frames_done, now.num_frames)
+
+    made = generate_video(None, path, model=GENERATOR, storyboard=board, on_scene=on_scene)
+    frames_THWC = read(path).frames_THWC
+    shown, first = [], 0
+    for (prompt, _), count in zip(STORY, made.storyboard.frame_counts()):
+        shown.append((prompt, [frames_THWC[first + index] for index in uniform_indices(count, _SHOWN_OF_SCENE)]))
+        first += count
+    save_picture(scenes_picture(shown), folder / "story.png")
+    sentence = f"{GENERATOR}: {len(STORY)} scenes, {made.num_frames} frames in story.mp4; story.png has their prompts"
+    return sentence, {"story_frames": made.num_frames}
 
 
 def _picture(

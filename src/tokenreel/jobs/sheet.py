@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tokenreel.files import whole_file
 from tokenreel.types import PatchSize
 
-__all__ = ["INK", "PAPER", "contact_sheet", "font", "save_picture", "tour_picture"]
+__all__ = ["INK", "PAPER", "contact_sheet", "font", "save_picture", "scenes_picture", "tour_picture"]
 
 Pixels = npt.NDArray[np.uint8]
 INK, PAPER, _FAINT = (38, 40, 56), (250, 249, 245), (120, 122, 138)
@@ -71,6 +71,22 @@ def tour_picture(
     for line in facts:
         draw.text((16, top), line, INK, font(18))
         top += 26
+    return sheet
+
+
+def scenes_picture(scenes: Sequence[tuple[str, Sequence[Pixels]]], *, width: int = 1200) -> Image.Image:
+    """Prompts, and under each the frames that were made of it, in order."""
+    most = max(len(frames) for _, frames in scenes)
+    cell = (width - _GAP * (most + 1)) // most
+    rows = [(prompt, [_fitted(frame, cell) for frame in frames]) for prompt, frames in scenes]
+    heights = [32 + max(picture.height for picture in pictures) + _GAP for _, pictures in rows]
+    sheet = Image.new("RGB", (width, sum(heights) + _GAP), PAPER)
+    draw, top = ImageDraw.Draw(sheet), _GAP
+    for (prompt, pictures), height in zip(rows, heights):
+        draw.text((_GAP, top), prompt, INK, font(20))
+        for index, picture in enumerate(pictures):
+            sheet.paste(picture, (_GAP + index * (cell + _GAP), top + 32))
+        top += height
     return sheet
 
 

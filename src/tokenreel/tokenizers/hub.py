@@ -10,10 +10,13 @@ from typing import Any
 
 from tokenreel.errors import InputError
 
-__all__ = ["DEFAULT", "is_hub_id", "pretrained_folder", "pretrained_names", "resolved", "uploaded"]
+__all__ = ["DEFAULT", "GENERATOR", "is_hub_id", "pretrained_folder", "pretrained_names", "resolved", "uploaded"]
 
 DEFAULT = "video-fsq"
 """What commands use where no tokenizer is named."""
+
+GENERATOR = "world-maskgit"
+"""What ``generate`` uses where no generator is named."""
 
 _SHIPPED = Path(__file__).parents[1] / "pretrained"
 _SHIPPED_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
