@@ -12,7 +12,6 @@ import typer
 from tokenreel.cli.options import Precise, Quality, precision_of
 from tokenreel.cli.show import Json, Quiet, amount, show
 from tokenreel.errors import InputError
-from tokenreel.tokenizers.hub import GENERATOR
 
 if TYPE_CHECKING:
     from tokenreel.generate.scenes import SceneProgress
@@ -25,7 +24,8 @@ _Output = Annotated[
     Path, typer.Option("--output", "-o", help="mp4, gif, webp, mkv, webm, png, or a folder for one png a frame.")
 ]
 _Model = Annotated[
-    str, typer.Option("--model", "-m", help="A name (world-maskgit, trained), a folder or a hub id of a generator.")
+    str | None,
+    typer.Option("--model", "-m", help="A folder or hub id of a generator; by default world-maskgit, which ships."),
 ]
 _Tokenizer = Annotated[
     str | None, typer.Option("--tokenizer", "-t", help="By default the one that the generator names.")
@@ -68,7 +68,7 @@ _Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 def generate(
     prompt: _Prompt = None,
     output: _Output = Path("out.mp4"),
-    model: _Model = GENERATOR,
+    model: _Model = None,
     tokenizer: _Tokenizer = None,
     seconds: _Seconds = None,
     size: _Size = None,
@@ -104,6 +104,7 @@ def generate(
     Example: [bold]tokenreel generate "a person waves" -m runs/tiny-maskgit/generator --prime start.png -o on.mp4[/bold]
     """
     from tokenreel.jobs.generate import generate_video
+    from tokenreel.tokenizers.hub import GENERATOR
 
     changes: dict[str, Any] = {"fps": fps, "steps": steps, "guidance_scale": guidance, "temperature": temperature}
     changes |= {
@@ -118,7 +119,7 @@ def generate(
         result = generate_video(
             prompt,
             output,
-            model=model,
+            model=model or GENERATOR,
             tokenizer=tokenizer,
             storyboard=storyboard,
             seconds=seconds,
