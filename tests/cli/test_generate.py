@@ -305,3 +305,26 @@ def test_a_generator_without_its_tokenizer(say: Any, root: Path, tmp_path: Path)
     finally:
         (root / "away").rename(root / "tok")
     assert say("x", "-o", "a.mp4", model=str(tmp_path / "alone"))[0] == 0
+
+
+def test_a_terminal_shows_each_pass_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    from tokenreel.cli import generate as command
+    from tokenreel.generate.sample import SampleStep
+    from tokenreel.generate.scenes import SceneProgress
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    line = command._Line(quiet=False)
+    line(SceneProgress(1, 1, 0, 16, 0))
+    ids = torch.zeros(1, 4, dtype=torch.int64)
+    for number, video in ((0, 0), (1, 0), (2, 1)):
+        line.told -= 0.0 if number == 0 else 1.0  # the first pass comes too soon after the scene
+        line.step(video, SampleStep(number, 6, ids, ids > 0))
+    line.end()
+    told = capsys.readouterr().err
+    assert "pass 1 of 6" not in told
+    assert "frame 0 of 16  0 windows  pass 2 of 6" in told
+    assert "video 2  pass 3 of 6" in told
+    quiet = command._Line(quiet=True)
+    quiet.told -= 1.0
+    quiet.step(0, SampleStep(0, 6, ids, ids > 0))
+    assert capsys.readouterr().err == ""

@@ -14,10 +14,12 @@ from tokenreel.cli.show import Json, Quiet, amount, show
 from tokenreel.errors import InputError
 
 if TYPE_CHECKING:
+    from tokenreel.generate.sample import SampleStep
     from tokenreel.generate.scenes import SceneProgress
 
 __all__ = ["generate"]
 
+_OFTEN_SECONDS = 0.2
 
 _Prompt = Annotated[str | None, typer.Argument(help="What is to be seen; a class for a generator told by classes.")]
 _Output = Annotated[
@@ -134,6 +136,7 @@ def generate(
             precision=precision_of(precision),
             quality=quality,
             on_scene=line,
+            on_step=line.step if line.is_live else None,
         )
     finally:
         line.end()
@@ -169,17 +172,27 @@ class _Line:
     def __init__(self, quiet: bool) -> None:
         self.quiet, self.is_live = quiet, sys.stderr.isatty()
         self.start, self.scene = time.monotonic(), 0
+        self.told, self.text = 0.0, ""
 
     def __call__(self, now: SceneProgress) -> None:
         """Tell where the video stands."""
         if self.quiet or (not self.is_live and now.scene == self.scene and now.frames_done < now.num_frames):
             return
         self.scene = now.scene
-        spent = time.monotonic() - self.start
-        text = (
-            f"scene {now.scene} of {now.num_scenes}  frame {now.frames_done} of {now.num_frames}  "
-            f"{now.window} windows  {spent:.1f} s"
+        self.text = (
+            f"scene {now.scene} of {now.num_scenes}  frame {now.frames_done} of {now.num_frames}  {now.window} windows"
         )
+        self._tell(self.text)
+
+    def step(self, video: int, step: SampleStep) -> None:
+        """Tell which pass of which video it is, on a terminal and not too often."""
+        if not self.quiet and time.monotonic() - self.told > _OFTEN_SECONDS:
+            several = f"  video {video + 1}" if video else ""
+            self._tell(f"{self.text}{several}  pass {step.step + 1} of {step.steps}")
+
+    def _tell(self, text: str) -> None:
+        self.told = time.monotonic()
+        text = f"{text}  {self.told - self.start:.1f} s"
         typer.echo(f"\r\033[2K{text}" if self.is_live else text, nl=not self.is_live, err=True)
 
     def end(self) -> None:

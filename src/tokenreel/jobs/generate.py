@@ -38,9 +38,10 @@ from .generate_models import Prompted, TrainedOn, encoder_of, tokenizer_for, tra
 if TYPE_CHECKING:
     from tokenreel.tokenizers.learned import Precision
 
-__all__ = ["Generated", "OnScene", "generate_video"]
+__all__ = ["Generated", "OnScene", "OnStep", "generate_video"]
 
 OnScene = Callable[[SceneProgress], object]
+OnStep = Callable[[int, SampleStep], object]
 _FPS = 8.0  # where neither command nor generator say
 _GAP = 2  # pixels between the videos of a sheet
 _PAPER = 255
@@ -93,6 +94,7 @@ def generate_video(
     precision: Precision = "fp32",
     quality: int = 85,
     on_scene: OnScene | None = None,
+    on_step: OnStep | None = None,
 ) -> Generated:
     """Write the video of a prompt, or of a storyboard, as it is made; nothing appears unless it is whole.
 
@@ -111,7 +113,8 @@ def generate_video(
         show_steps: a png of how the first window of the first video was unmasked.
         text_cache: folder that keeps the states of an outside text encoder.
         device, precision, quality: of the models and of the file.
-        on_scene: told how far the video is, before each window.
+        on_scene: told how far the first video is, before each window.
+        on_step: told the number of a video, from 0, and each sampling step of its windows.
 
     Raises:
         InputError: something does not fit together; MismatchError: tokenizer, critic or text encoder are of others.
@@ -129,7 +132,7 @@ def generate_video(
             _seeded(board, number),
             start_CTHW,
             on_scene if number == 0 else None,
-            _first(seen) if show_steps is not None and number == 0 else None,
+            _told(number, seen if show_steps is not None and number == 0 else None, on_step),
         )
         for number in range(sheet[0] * sheet[1])
     ]
@@ -195,12 +198,16 @@ def _frames(
         yield from to_frames(part.video_CTHW)
 
 
-def _first(seen: list[SampleStep]) -> Callable[[SampleStep], object]:
-    """Keeps the steps of the first window, up to the one that leaves no token open."""
+def _told(number: int, seen: list[SampleStep] | None, on_step: OnStep | None) -> Callable[[SampleStep], object] | None:
+    """Tells of each step, and keeps those of the first window, up to the one that leaves no token open."""
+    if seen is None and on_step is None:
+        return None
 
     def note(step: SampleStep) -> None:
-        if not seen or bool(seen[-1].is_masked_BL.any()):
+        if seen is not None and (not seen or bool(seen[-1].is_masked_BL.any())):
             seen.append(step)
+        if on_step is not None:
+            on_step(number, step)
 
     return note
 
