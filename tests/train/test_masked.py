@@ -24,6 +24,7 @@ from tokenreel.train.masked import (
     drawn_into,
     fooling_loss,
     posed,
+    self_critic_loss,
 )
 from tokenreel.train.token_batches import TokenBatch
 from tokenreel.types import Grid
@@ -211,6 +212,31 @@ def test_given_steps_are_never_hidden() -> None:
         is_other = puzzle.ids_BL != given.ids_BL
         assert bool(is_other[:, :8].any())  # what is given strays a little
         assert not bool(is_other[:, 8:].any())  # what is guessed is as it was
+
+
+def test_tokens_seen_beside_the_hidden_ones_stray() -> None:
+    model, given = model_of(), replace(batch(40), given_steps=1)
+    puzzle = posed(model, given, MaskingConfig(seen_noise=1.0), encoder=None, generator=generator())
+    is_other = puzzle.ids_BL != given.ids_BL
+    seen = ~puzzle.is_masked_BL
+    assert not bool(is_other[:, :4].any())  # what is given has a setting of its own
+    assert not bool(is_other[puzzle.is_masked_BL].any())  # what is guessed is as it was
+    assert 0.15 < float(is_other[:, 4:][seen[:, 4:]].float().mean()) < 0.5
+    assert puzzle.is_strayed_BL is not None
+    assert torch.equal(puzzle.is_strayed_BL, is_other)
+    plain = posed(model, given, MaskingConfig(), encoder=None, generator=generator())
+    assert plain.is_strayed_BL is None
+
+
+def test_for_a_critic_tokens_that_strayed_are_not_real() -> None:
+    model = model_of(self_critic=True)
+    masking = MaskingConfig(seen_noise=1.0)
+    puzzle = posed(model, batch(40), masking, encoder=None, generator=generator())
+    assert puzzle.is_strayed_BL is not None
+    all_guessed = Shown(puzzle, puzzle.ids_BL)
+    _, metrics = self_critic_loss(model, all_guessed, generator=generator())
+    share = puzzle.is_strayed_BL.float().mean()
+    assert 0 < float(share) == pytest.approx(float(metrics["fake_share"]))
 
 
 def test_gradients_reach_the_text_and_equal_seeds_give_equal_losses() -> None:

@@ -142,6 +142,7 @@ def test_some_batches_are_of_a_source_of_pictures_from_coarse_to_fine(root: Path
     assert json.loads(json.dumps(state.identity())) == state.identity()
     assert [one["examples"] for one in state.identity()["sources"]] == [6, 6]
     all_stepwise(sources)
+    a_source_named_twice(sources)
     refusals(sources, config)
 
 
@@ -163,12 +164,27 @@ def all_stepwise(sources: list[Source]) -> None:
     assert len({caption for batch in batches for caption in batch.captions}) == 12
 
 
+def a_source_named_twice(sources: list[Source]) -> None:
+    """Pictures from coarse to fine, and the finest of them more often."""
+    both = (
+        StepwiseSource(source=0, share=0.5, batch_size=3),
+        StepwiseSource(source=0, share=0.3, batch_size=4, least_steps=3),
+        StepwiseSource(source=1, share=0.2, batch_size=2),
+    )
+    stream = TokenStream(sources, TokenBatchConfig(batch_size=1, stepwise=both), seed=0)
+    batches = list(itertools.islice(stream, 80))
+    sizes = Counter(len(batch) for batch in batches)
+    assert sizes[3] > sizes[4] > sizes[2] > 4
+    assert {batch.grid.t for batch in batches if len(batch) == 4} == {3}
+    for batch in batches:
+        assert all(str(caption).startswith("a picture") == (len(batch) > 2) for caption in batch.captions)
+
+
 def refusals(sources: list[Source], config: TokenBatchConfig) -> None:
     """Of what cannot be."""
     (one,) = config.stepwise
     for wrong, message in (
         ((replace(one, source=2),), "stepwise names sources 2 .* there are 2; give all of them"),
-        ((replace(one, share=0.3), replace(one, share=0.3)), "sources 0, 0 .* each once"),
         (
             (replace(one, share=0.3), replace(one, source=1, share=0.3)),
             "in 0.6 of the batches; let their shares make 1",

@@ -53,6 +53,7 @@ class MaskingConfig:
             prompt is needed (``mask_for_training``).
         given_noise: of the tokens that are given a share of up to this, another for each record, takes the id of a
             token beside it: what a generator draws and then goes on from is not perfect either.
+        seen_noise: the same of the tokens that are seen beside the hidden ones: what earlier passes drew.
     """
 
     schedule: str = "cosine"
@@ -64,13 +65,14 @@ class MaskingConfig:
     tube_share: float = 0.0
     blank_share: float = 0.0
     given_noise: float = 0.0
+    seen_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        for name in ("primed_share", "tube_share", "blank_share", "given_noise"):
+        for name in ("primed_share", "tube_share", "blank_share", "given_noise", "seen_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.primed_steps is not None and self.primed_steps < 1:
@@ -83,12 +85,13 @@ class Puzzle(NamedTuple):
     """A batch as a generator sees it.
 
     Attributes:
-        ids_BL: int64, the real ids; with ``given_noise`` some of the given ones are not.
+        ids_BL: int64, the real ids, but for those that strayed.
         is_masked_BL: bool, True = hidden, to be guessed.
         valid_mask: bool (B, L), True = real; None where all are.
         grid: of all rows.
         condition: what is told, with gradients to a text encoder inside; None where nothing is.
         is_null_B: bool, rows that are told nothing.
+        is_strayed_BL: bool, True = seen, and not what is real there; None where all are.
     """
 
     ids_BL: Tensor
@@ -97,6 +100,7 @@ class Puzzle(NamedTuple):
     grid: Grid
     condition: Condition | None
     is_null_B: Tensor
+    is_strayed_BL: Tensor | None = None
 
 
 class Shown(NamedTuple):
@@ -292,7 +296,18 @@ def posed(
     ids_BL = batch.ids_BL
     if masking.given_noise and known_BL is not None:
         ids_BL = strayed(ids_BL, known_BL & valid_BL, grid=batch.grid, most=masking.given_noise, generator=generator)
-    return Puzzle(ids_BL, is_masked_BL, batch.valid_mask, batch.grid, condition, is_null_B)
+    if masking.seen_noise:
+        guessed_BL = valid_BL if known_BL is None else valid_BL & ~known_BL
+        ids_BL = strayed(
+            ids_BL,
+            guessed_BL & ~is_masked_BL,
+            from_BL=guessed_BL,
+            grid=batch.grid,
+            most=masking.seen_noise,
+            generator=generator,
+        )
+    is_strayed_BL = None if ids_BL is batch.ids_BL else ids_BL != batch.ids_BL
+    return Puzzle(ids_BL, is_masked_BL, batch.valid_mask, batch.grid, condition, is_null_B, is_strayed_BL)
 
 
 def _told(model: MaskGIT, batch: TokenBatch, encoder: TextEncoder | None) -> tuple[Condition | None, Tensor]:
@@ -397,6 +412,8 @@ def _read(model: nn.Module, shown: Shown, generator: torch.Generator) -> Tensor:
 def _judged(scores_BL: Tensor, shown: Shown) -> tuple[Tensor, dict[str, Tensor]]:
     puzzle = shown.puzzle
     labels_BL = critic_labels(puzzle.ids_BL, shown.filled_BL, puzzle.is_masked_BL)
+    if puzzle.is_strayed_BL is not None:
+        labels_BL = labels_BL | puzzle.is_strayed_BL
     loss = critic_loss(scores_BL, labels_BL, valid_mask=puzzle.valid_mask)
     return loss, {"critic_loss": loss.detach(), **critic_scores(scores_BL, labels_BL, valid_mask=puzzle.valid_mask)}
 

@@ -293,10 +293,10 @@ def _mixes(sources: Sequence[Source], config: TokenBatchConfig, seed: int) -> li
     apart = [one.source for one in config.stepwise]
     missing = [number for number in apart if number >= len(sources)]
     others = [one for number, one in enumerate(sources) if number not in apart]
-    if missing or len(set(apart)) < len(apart):
+    if missing:
         raise InputError(
-            f"stepwise names sources {', '.join(map(str, apart))} (from 0 on, each once), and there are "
-            f"{len(sources)}; give all of them: --data FIRST --data SECOND"
+            f"stepwise names sources {', '.join(map(str, apart))} (counted from 0), and there are {len(sources)}; give "
+            "all of them: --data FIRST --data SECOND"
         )
     shares = sum(one.share for one in config.stepwise)
     if not others and (config.still_share or abs(shares - 1) > _NEAR):

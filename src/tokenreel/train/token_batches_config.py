@@ -19,7 +19,7 @@ class StepwiseSource:
     So clips are learned frame by frame, and pictures from coarse to fine (``tokenreel encode --coarse``).
 
     Attributes:
-        source: its number among the sources, from 0 on.
+        source: its number among the sources, from 0 on; one may be named again, with another size or other steps.
         share: of the batches.
         batch_size: records of such a batch.
         least_steps: the fewest steps that are kept.
