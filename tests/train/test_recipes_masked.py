@@ -87,7 +87,7 @@ def test_every_recipe_is_stepped_once(name: str, root: Path, tmp_path: Path) -> 
 
 
 def test_a_recipe_of_clips_and_pictures_needs_both(root: Path, tmp_path: Path) -> None:
-    message = r"stepwise names sources 0, 1, 2 .* there are 1; give all of them: --data FIRST --data SECOND"
+    message = r"stepwise names sources 0, 1, 1, 2 .* there are 1; give all of them: --data FIRST --data SECOND"
     with pytest.raises(InputError, match=message):
         train("world-maskgit", folder=tmp_path / "run", overrides=RUN, data=[str(root / "shards")], device="cpu")
 
